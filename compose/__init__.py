@@ -1,0 +1,1 @@
+"""Which parts run where, with which settings."""

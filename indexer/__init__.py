@@ -1,0 +1,1 @@
+"""From log to snapshot, and the snapshot itself."""

@@ -1,0 +1,1 @@
+"""Segments: immutable rows on disk, exact (flat) or with a graph (hnsw)."""

@@ -1,0 +1,1 @@
+"""The log, and the way on to it: admission, publisher, catalog."""

@@ -1,0 +1,1 @@
+"""Commands go to the log, questions to the snapshots."""

@@ -1,0 +1,1 @@
+"""The REST transport: Pinecone spelling in, Pinecone spelling out."""

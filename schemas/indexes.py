@@ -1,0 +1,46 @@
+"""What a control-plane call creates: an index, a view over a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["IndexSpec", "Metric", "VectorType"]
+
+
+class Metric(StrEnum):
+    """How two dense vectors are compared."""
+
+    COSINE = "cosine"
+    DOTPRODUCT = "dotproduct"
+    EUCLIDEAN = "euclidean"
+
+
+class VectorType(StrEnum):
+    """What the records of an index must have."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """An index as it was created.
+
+    `dimension` is 0 for sparse indexes. `settings` is a JSON object with what the client asked for beside:
+    `tags`, `deletion_protection`, `cloud`, `region` and the bodies it sent. `port` is 0 until one is assigned.
+    """
+
+    name: str
+    log_id: str
+    partitions: int
+    dimension: int
+    metric: Metric
+    vector_type: VectorType = VectorType.DENSE
+    settings: bytes = b"{}"
+    port: int = 0
+
+    @property
+    def index_id(self) -> str:
+        """Name of the view in the snapshot store; a recreated index gets another."""
+        return f"{self.name}.{self.log_id}"

@@ -1,0 +1,62 @@
+"""Every bound of the wire surface, with unit and reason. Checked in `producer.admission` and `query_api`."""
+
+from __future__ import annotations
+
+__all__ = [
+    "APPEND_BYTES_MAX",
+    "BATCH_RECORDS_MAX",
+    "BODY_BYTES_MAX",
+    "DIMENSION_MAX",
+    "FETCH_IDS_MAX",
+    "FILTER_DEPTH_MAX",
+    "FILTER_IN_MAX",
+    "ID_BYTES_MAX",
+    "INDEX_NAME_BYTES_MAX",
+    "LIST_LIMIT_MAX",
+    "METADATA_BYTES_MAX",
+    "NAMESPACE_BYTES_MAX",
+    "RECENT_DELTAS_MAX",
+    "SPARSE_NONZEROS_MAX",
+    "TAGS_MAX",
+    "TAG_KEY_BYTES_MAX",
+    "TAG_VALUE_BYTES_MAX",
+    "TOP_K_MAX",
+    "WAIT_MS_MAX",
+]
+
+# Records in one upsert, ids in one delete (Pinecone: 1,000).
+BATCH_RECORDS_MAX = 1_000
+# Ids in one fetch (Pinecone: 1,000).
+FETCH_IDS_MAX = 1_000
+# Bytes of one REST body; Pinecone takes 2 MB, a larger door costs nothing on one machine.
+BODY_BYTES_MAX = 16 * 1024 * 1024
+# Encoded bytes of one append: above the largest admitted request, below a Kafka topic's message limit here.
+APPEND_BYTES_MAX = 8 * 1024 * 1024
+# Record id: 1 to 512 ASCII characters without NUL (Pinecone).
+ID_BYTES_MAX = 512
+# Namespace: up to 512 ASCII characters without NUL (Pinecone).
+NAMESPACE_BYTES_MAX = 512
+# Index name: 1 to 45 of [a-z0-9-] (Pinecone; also a DNS label).
+INDEX_NAME_BYTES_MAX = 45
+# Dense dimension (Pinecone).
+DIMENSION_MAX = 20_000
+# Non-zero values of a sparse vector (Pinecone).
+SPARSE_NONZEROS_MAX = 2_048
+# Metadata of one record as JSON (Pinecone: 40 KB).
+METADATA_BYTES_MAX = 40 * 1024
+# Matches of one query (Pinecone).
+TOP_K_MAX = 10_000
+# Ids or namespaces on one page of a listing (Pinecone).
+LIST_LIMIT_MAX = 100
+# Nested levels of a filter: enough for any program, small enough for the stack.
+FILTER_DEPTH_MAX = 32
+# Operands of one $in or $nin.
+FILTER_IN_MAX = 10_000
+# Tags of an index (Pinecone).
+TAGS_MAX = 20
+TAG_KEY_BYTES_MAX = 80
+TAG_VALUE_BYTES_MAX = 120
+# Publishes that a manifest lists itself; older ones are rolled up.
+RECENT_DELTAS_MAX = 64
+# Longest wait that a reader or writer can ask for, milliseconds.
+WAIT_MS_MAX = 60_000
