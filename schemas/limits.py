@@ -10,6 +10,7 @@ __all__ = [
     "FETCH_IDS_MAX",
     "FILTER_DEPTH_MAX",
     "FILTER_IN_MAX",
+    "FILTER_NODES_MAX",
     "ID_BYTES_MAX",
     "INDEX_NAME_BYTES_MAX",
     "LIST_LIMIT_MAX",
@@ -52,6 +53,8 @@ LIST_LIMIT_MAX = 100
 FILTER_DEPTH_MAX = 32
 # Operands of one $in or $nin.
 FILTER_IN_MAX = 10_000
+# Conditions of one filter.
+FILTER_NODES_MAX = 10_000
 # Tags of an index (Pinecone).
 TAGS_MAX = 20
 TAG_KEY_BYTES_MAX = 80

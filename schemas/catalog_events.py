@@ -1,0 +1,149 @@
+"""Events of the control log, whose fold is the catalog: an index was created, an index was deleted.
+
+The record's key is the index name. `decode_catalog` of any bytes returns an event or raises `CorruptData` or
+`UnsupportedFormat`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+from google.protobuf.message import DecodeError
+
+from schemas.errors import CorruptData, InvalidRequest
+from schemas.events import check_format
+from schemas.indexes import IndexSpec, Metric, VectorType
+from schemas.limits import DIMENSION_MAX, INDEX_NAME_BYTES_MAX
+from schemas.pb import event_pb2 as pb
+
+__all__ = [
+    "CatalogEvent",
+    "CreateIndexEvent",
+    "DeleteIndexEvent",
+    "check_index_name",
+    "check_spec",
+    "decode_catalog",
+    "encode_catalog",
+]
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_LOG_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+_PARTITIONS_MAX = 10_000
+_PORT_MAX = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIndexEvent:
+    """An index is to be: the fold assigns one of `ports` (best first), so the port of `spec` is 0 here."""
+
+    spec: IndexSpec
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteIndexEvent:
+    """The living index of that name is to go."""
+
+    name: str
+
+
+CatalogEvent = CreateIndexEvent | DeleteIndexEvent
+
+
+def encode_catalog(event: CatalogEvent) -> bytes:
+    """Return the protobuf form of `event`."""
+    message = pb.CatalogEvent()
+    if isinstance(event, DeleteIndexEvent):
+        message.delete_index.name = event.name
+    else:
+        spec = event.spec
+        message.create_index.spec.CopyFrom(
+            pb.IndexSpec(
+                name=spec.name,
+                log_id=spec.log_id,
+                partitions=spec.partitions,
+                dimension=spec.dimension,
+                metric=spec.metric.value,
+                vector_type=spec.vector_type.value,
+                settings=spec.settings,
+            )
+        )
+        message.create_index.ports.extend(event.ports)
+    value: bytes = message.SerializeToString(deterministic=True)
+    return value
+
+
+def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
+    """Return the event in a control record's value. Raises `CorruptData`, `UnsupportedFormat`."""
+    check_format(headers)
+    try:
+        message = pb.CatalogEvent.FromString(value)
+        match message.WhichOneof("operation"):
+            case "create_index":
+                return _create(message.create_index)
+            case "delete_index":
+                check_index_name(message.delete_index.name)
+                return DeleteIndexEvent(message.delete_index.name)
+            case operation:
+                raise CorruptData(f"The record holds no catalog operation that is known ({operation}).")
+    except DecodeError as error:
+        raise CorruptData(f"The record is not a protobuf catalog event: {error}") from error
+    except InvalidRequest as error:
+        raise CorruptData(error.message) from error
+
+
+def check_index_name(name: str) -> None:
+    """Raise `InvalidRequest` unless `name` can be an index: 1 to 45 of a-z, 0-9 and inner hyphens (a DNS label)."""
+    if len(name) > INDEX_NAME_BYTES_MAX or not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            "Name must consist of lower case alphanumeric characters or '-', must start and end with an alphanumeric "
+            f"character and be 1 to {INDEX_NAME_BYTES_MAX} characters long, got {name[:80]!r}",
+            limit=INDEX_NAME_BYTES_MAX,
+        )
+
+
+def check_spec(spec: IndexSpec) -> None:
+    """Raise `InvalidRequest` where an index cannot be like that."""
+    check_index_name(spec.name)
+    if not _LOG_ID.fullmatch(spec.log_id):
+        raise InvalidRequest(f"Log id must be 22 of A-Z, a-z, 0-9, '-' and '_', got {spec.log_id[:80]!r}")
+    if not 1 <= spec.partitions <= _PARTITIONS_MAX:
+        raise InvalidRequest(f"Partitions must be 1 to {_PARTITIONS_MAX}, got {spec.partitions}")
+    if spec.vector_type is VectorType.SPARSE:
+        if spec.metric is not Metric.DOTPRODUCT:
+            raise InvalidRequest("Sparse vector indexes must use the metric dotproduct")
+        if spec.dimension:
+            raise InvalidRequest("dimension should not be specified for sparse indexes")
+    elif not 1 <= spec.dimension <= DIMENSION_MAX:
+        raise InvalidRequest(f"Dimension must be 1 to {DIMENSION_MAX}, got {spec.dimension}", limit=DIMENSION_MAX)
+    try:
+        settings = orjson.loads(spec.settings)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"Index settings are not valid JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise InvalidRequest("Index settings must be a JSON object")
+
+
+def _create(message: pb.CreateIndex) -> CreateIndexEvent:
+    written = message.spec
+    try:
+        metric, vector_type = Metric(written.metric), VectorType(written.vector_type)
+    except ValueError as error:
+        raise CorruptData(f"The catalog event is of another version: {error}") from error
+    spec = IndexSpec(
+        name=written.name,
+        log_id=written.log_id,
+        partitions=written.partitions,
+        dimension=written.dimension,
+        metric=metric,
+        vector_type=vector_type,
+        settings=written.settings,
+    )
+    check_spec(spec)
+    ports = tuple(message.ports)
+    if any(not 1 <= port <= _PORT_MAX for port in ports):
+        raise CorruptData(f"The catalog event offers a port outside 1 to {_PORT_MAX}.")
+    return CreateIndexEvent(spec, ports)
