@@ -1,0 +1,292 @@
+"""The catalog: which indexes live, as a fold of the control log. There is no second database.
+
+Every process reaches the same catalog by reading; the order of the control log decides every race, on any log. A record
+that cannot be read is skipped loudly and counted: a bad one must not lock everybody out of their indexes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from producer.log.protocol import LogBatch, LogRecord, Logs, StoredRecord
+from producer.metrics import ProducerMetrics
+from producer.steps import Step, no_step
+from schemas.catalog_events import (
+    CatalogEvent,
+    CreateIndexEvent,
+    DeleteIndexEvent,
+    check_spec,
+    decode_catalog,
+    encode_catalog,
+)
+from schemas.errors import (
+    AlreadyExists,
+    CorruptData,
+    FreshetError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    UnsupportedFormat,
+)
+from schemas.indexes import IndexSpec
+
+__all__ = ["Catalog", "CatalogFold", "CatalogOptions"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogOptions:
+    """How the control log is followed; seconds and bytes."""
+
+    read_bytes_max: int = 4 * 1024 * 1024
+    read_wait_seconds: float = 1.0
+    retry_seconds_min: float = 0.1
+    retry_seconds_max: float = 2.0
+    # How long a create or delete waits for its own event to come by before it answers "outcome not known yet".
+    outcome_wait_seconds: float = 5.0
+
+
+class CatalogFold:
+    """The state that a sequence of catalog events leads to. Deterministic: the same events, the same ports."""
+
+    def __init__(self) -> None:
+        self.indexes: dict[str, IndexSpec] = {}
+        self.by_port: dict[int, IndexSpec] = {}
+        self._ports_used: set[int] = set()
+
+    def apply(self, event: CatalogEvent) -> IndexSpec | FreshetError:
+        """Apply `event`; return the index that it made or removed, or the error that its author gets."""
+        if isinstance(event, DeleteIndexEvent):
+            removed = self.indexes.pop(event.name, None)
+            if removed is None:
+                return not_found(event.name)
+            self.by_port.pop(removed.port, None)
+            return removed
+        if event.spec.name in self.indexes:
+            return already_exists(event.spec.name)
+        made = replace(event.spec, port=self._port(event))
+        self.indexes[made.name] = made
+        if made.port:
+            self.by_port[made.port] = made
+            self._ports_used.add(made.port)
+        return made
+
+    def _port(self, event: CreateIndexEvent) -> int:
+        """Return the first port that no index ever had, since clients cache hosts; else the first free one; else 0."""
+        fresh = (port for port in event.ports if port not in self._ports_used)
+        free = (port for port in event.ports if port not in self.by_port)
+        return next(fresh, None) or next(free, 0)
+
+
+def not_found(name: str) -> NotFound:
+    """Return the error for an index that does not live."""
+    return NotFound(f"Resource {name} not found", name=name)
+
+
+def already_exists(name: str) -> AlreadyExists:
+    """Return the error for an index name that is taken."""
+    return AlreadyExists(f"Resource {name} already exists", name=name)
+
+
+class Catalog:
+    """The living indexes, kept current by a task of its own. One per process."""
+
+    def __init__(
+        self,
+        logs: Logs,
+        *,
+        options: CatalogOptions | None = None,
+        metrics: ProducerMetrics | None = None,
+        step: Step = no_step,
+    ) -> None:
+        self._logs = logs
+        self._options = options or CatalogOptions()
+        self._metrics = metrics
+        self._step = step
+        self._fold = CatalogFold()
+        self._next_offset = 0
+        self._version = 0
+        self._moved = asyncio.Event()
+        self._waiting = 0
+        self._outcomes: dict[int, IndexSpec | FreshetError] = {}
+        self._deciding: set[asyncio.Task[IndexSpec]] = set()
+        self._follower: asyncio.Task[None] | None = None
+
+    @property
+    def version(self) -> int:
+        """Rises with every change that is visible here; compares only within one process."""
+        return self._version
+
+    async def start(self) -> None:
+        """Fold to the control log's current end, then follow it in a task. Raises `LogUnavailable`."""
+        (end,) = await self._logs.control.ends()
+        while self._next_offset < end:
+            self._take(await self._read(self._next_offset))
+        self._follower = asyncio.create_task(self._follow(), name="catalog")
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                # It was cancelled on the line above.
+                await self._follower
+            self._follower = None
+
+    def get(self, name: str) -> IndexSpec:
+        """Return the living index of that name. Raises `NotFound`."""
+        spec = self._fold.indexes.get(name)
+        if spec is None:
+            raise not_found(name)
+        return spec
+
+    def list(self) -> Sequence[IndexSpec]:
+        """Return all living indexes by name."""
+        return sorted(self._fold.indexes.values(), key=lambda spec: spec.name)
+
+    def by_port(self, port: int) -> IndexSpec | None:
+        """Return the living index that is reached by a port of its own, None where there is none."""
+        return self._fold.by_port.get(port)
+
+    async def refresh(self) -> None:
+        """Wait until the fold has passed what the control log held when this was called.
+
+        Raises `LogUnavailable`; `OutcomeUnknown` where the fold does not get there in time.
+        """
+        (end,) = await self._logs.control.ends()
+        await self._passed(end)
+
+    async def changed(self, version: int) -> int:
+        """Wait until `version` is passed; return the one that is reached."""
+        while self._version <= version:
+            await self._moved.wait()
+        return self._version
+
+    async def create(self, spec: IndexSpec, ports: Sequence[int]) -> IndexSpec:
+        """Make an index; return it with its port, one of `ports` (best first) or 0.
+
+        Raises `InvalidRequest`; `AlreadyExists` where the name is taken, also by a create that came first by a moment;
+        `LogUnavailable` (its `outcome` says whether the index may still appear), `OutcomeUnknown` (it is durable).
+        """
+        spec = replace(spec, port=0)
+        check_spec(spec)
+        await self.refresh()
+        if spec.name in self._fold.indexes:
+            raise already_exists(spec.name)
+        return await self._decide(spec.name, CreateIndexEvent(spec, tuple(ports)))
+
+    async def delete(self, name: str) -> None:
+        """Remove the living index of that name; its log and snapshots are others' to remove.
+
+        Raises `NotFound`, also where another delete came first; `LogUnavailable`, `OutcomeUnknown` as `create`.
+        """
+        await self.refresh()
+        self.get(name)
+        await self._decide(name, DeleteIndexEvent(name))
+
+    async def _decide(self, name: str, event: CatalogEvent) -> IndexSpec:
+        """Append `event`, let the fold pass it, return or raise what it came to."""
+        record = LogRecord(name.encode(), encode_catalog(event))
+        task = asyncio.create_task(self._append(record))
+        self._deciding.add(task)
+        task.add_done_callback(self._deciding.discard)
+        # A caller that goes away must not tear what the log has accepted.
+        return await asyncio.shield(task)
+
+    async def _append(self, record: LogRecord) -> IndexSpec:
+        self._waiting += 1
+        try:
+            self._step("catalog.before_append")
+            appended = await self._logs.control.append(0, [record])
+            self._step("catalog.after_append")
+            await self._passed(appended.next_offset)
+            outcome = self._outcomes.get(appended.begin_offset)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._outcomes.clear()
+        if outcome is None:
+            raise OutcomeUnknown("The control log lost its tail meanwhile; the change may be lost with it. Look again.")
+        if isinstance(outcome, FreshetError):
+            raise outcome
+        return outcome
+
+    async def _passed(self, next_offset: int) -> None:
+        try:
+            async with asyncio.timeout(self._options.outcome_wait_seconds):
+                while self._next_offset < next_offset:
+                    await self._moved.wait()
+        except TimeoutError as error:
+            raise OutcomeUnknown(
+                "The catalog has not caught up with its log yet; a change that was asked for is durable "
+                "if it was appended. Look again later.",
+                next_offset=next_offset,
+                reached=self._next_offset,
+            ) from error
+
+    async def _follow(self) -> None:
+        pause = self._options.retry_seconds_min
+        while True:
+            try:
+                batch = await self._read(self._next_offset)
+                if batch.end_offset < self._next_offset:
+                    await self._start_over(batch.end_offset)
+                else:
+                    self._take(batch)
+                pause = self._options.retry_seconds_min
+            except FreshetError as error:
+                _log.warning("control log does not answer", error=str(error), retry_seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, self._options.retry_seconds_max)
+
+    async def _read(self, offset: int) -> LogBatch:
+        return await self._logs.control.read(
+            0,
+            offset,
+            bytes_max=self._options.read_bytes_max,
+            wait_seconds=self._options.read_wait_seconds,
+        )
+
+    async def _start_over(self, end: int) -> None:
+        """Fold the control log anew, since it lost its tail: later events would lie below what was passed."""
+        _log.error("control log ends below what was folded; folding it again", end=end, folded=self._next_offset)
+        fold, offset = CatalogFold(), 0
+        while offset < end:
+            batch = await self._read(offset)
+            for record in batch.records:
+                self._apply(fold, record)
+            offset = batch.next_offset
+        self._fold, self._next_offset = fold, offset
+        self._announce(is_changed=True)
+
+    def _take(self, batch: LogBatch) -> None:
+        is_changed = False
+        for record in batch.records:
+            outcome = self._apply(self._fold, record)
+            is_changed |= isinstance(outcome, IndexSpec)
+            if self._waiting and outcome is not None:
+                self._outcomes[record.offset] = outcome
+        if batch.next_offset > self._next_offset:
+            self._next_offset = batch.next_offset
+            self._announce(is_changed=is_changed)
+
+    def _apply(self, fold: CatalogFold, record: StoredRecord) -> IndexSpec | FreshetError | None:
+        """Apply one record to `fold`; None where it can't be read."""
+        try:
+            return fold.apply(decode_catalog(record.value, dict(record.headers)))
+        except (CorruptData, UnsupportedFormat, InvalidRequest) as error:
+            _log.error("control record skipped", offset=record.offset, reason=str(error))
+            if self._metrics is not None:
+                self._metrics.catalog_poison.inc()
+            return None
+
+    def _announce(self, *, is_changed: bool) -> None:
+        self._version += is_changed
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
