@@ -6,11 +6,11 @@ Promises, tested by `tests/contract/log_contract.py` on each implementation:
    given, or none ever does. Concurrent calls may share one commit; they never mix their records.
 2. When `append` returns, the records survive the death of every process, and power loss as far as the medium does.
 3. `append` raises `LogUnavailable(outcome="refused")` where nothing was and will be appended, and
-   `LogUnavailable(outcome="unknown")` where the records may still appear; `LogFull` (never appended) where space is short.
-   An append whose outcome was reported is never retried behind the caller's back.
+   `LogUnavailable(outcome="unknown")` where the records may still appear, once and whole; `LogFull` (never appended)
+   where space is short. An append whose outcome was reported is never sent again behind the caller's back.
 4. A cancelled `append` is still carried out once it was accepted.
-5. Offsets rise within a partition; they are sparse: a gap means nothing. The offsets of one log are never reused for other
-   records while the medium keeps what it acknowledged.
+5. Offsets rise within a partition; they are sparse: a gap means nothing. The offsets of one log are never reused for
+   other records while the medium keeps what it acknowledged.
 6. `read` returns records in offset order, never one that is not committed, at most about `bytes_max` (but at least one
    record if there is one), and waits up to `wait_seconds` where there is none. `next_offset` of a batch may pass over
    offsets that carry no record (Kafka's markers), so it can rise without records.
@@ -56,7 +56,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class LogBatch:
-    """What a read returned: reading on from `next_offset` misses nothing. `end_offset` is the log's end at that time."""
+    """What a read returned: reading on from `next_offset` misses nothing; `end_offset` was the log's end then."""
 
     records: Sequence[StoredRecord]
     next_offset: int
