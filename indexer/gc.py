@@ -1,0 +1,192 @@
+"""Checkpoints and garbage collection of one partition.
+
+A checkpoint makes a manifest and all it names durable, and then says so in a marker; it comes before every deletion that
+relies on a snapshot. Collection removes only what no retained manifest names and what is older than the grace period;
+it lists objects before manifests, and looks who is writing before it deletes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexer.partition import PartitionIndexer
+from indexer.segments.container import Container
+from indexer.snapshots.store import checkpoint_name, manifest_name, manifest_version, partition_prefix
+from schemas.errors import CommitConflict, CorruptData
+from schemas.manifest import (
+    Checkpoint,
+    Manifest,
+    ObjectRef,
+    decode_checkpoint,
+    decode_manifest,
+    decode_table,
+    encode_checkpoint,
+)
+
+__all__ = ["Janitor", "RetentionOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionOptions:
+    """What is kept: the `manifests_kept` newest manifests, and everything younger than `grace_seconds`."""
+
+    manifests_kept: int = 8
+    grace_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What collection remembers of a manifest, so that each is read once."""
+
+    epoch: int
+    objects: frozenset[str]
+
+
+class Janitor:
+    """Checkpoints and collects for one partition; its caller is the partition's only one."""
+
+    def __init__(self, partition: PartitionIndexer, options: RetentionOptions) -> None:
+        """Work on `partition`."""
+        self._partition = partition
+        self._options = options
+        self._synced: set[str] = set()
+        self._known: dict[int, _Known] = {}
+        self._tables: dict[str, frozenset[str]] = {}
+
+    def checkpoint(self, manifest: Manifest) -> bool:
+        """Make `manifest` and all it names durable, then the marker; return whether there was anything to do.
+
+        May run in a thread beside publishes: it reads nothing but its argument and the store.
+        Raises `CorruptData` where an object is missing: the partition must take over again and fold the log.
+        """
+        partition = self._partition
+        if not manifest.version:
+            return False
+        previous = self.marker()
+        if previous is not None and previous.version == manifest.version:
+            return False
+        names = self._objects_of(manifest)
+        own_name = manifest_name(partition.spec.index_id, partition.partition, manifest.version)
+        try:
+            partition.step("checkpoint.before_objects")
+            partition.store.sync(sorted(names - self._synced))
+            partition.step("checkpoint.before_manifest")
+            partition.store.sync([own_name])
+        except FileNotFoundError as error:
+            raise CorruptData(f"An object of manifest {manifest.version} is gone: {error.filename}.") from error
+        self._synced = set(names)
+        marker = Checkpoint(
+            manifest.version,
+            manifest.next_offset,
+            manifest.self_digest,
+            previous.version if previous is not None else 0,
+        )
+        partition.step("checkpoint.before_marker")
+        partition.store.replace(
+            checkpoint_name(partition.spec.index_id, partition.partition), encode_checkpoint(marker)
+        )
+        partition.step("checkpoint.after_marker")
+        return True
+
+    def marker(self) -> Checkpoint | None:
+        """Return the last durable checkpoint, or None where there is none or it is damaged."""
+        partition = self._partition
+        try:
+            return decode_checkpoint(
+                partition.store.read(checkpoint_name(partition.spec.index_id, partition.partition))
+            )
+        except (FileNotFoundError, CorruptData):
+            return None
+
+    def audit(self, manifest: Manifest) -> None:
+        """Check that every object which `manifest` names is there. Raises `CorruptData` naming the first that is not."""
+        for name in sorted(self._objects_of(manifest)):
+            if not self._partition.store.exists(name):
+                raise CorruptData(f"Object {name} is gone.", name=name)
+
+    def collect(self, *, busy_seconds: float = 0.0) -> int:
+        """Delete what nobody needs; return how many objects and manifests went.
+
+        `busy_seconds` is the age of the oldest running merge: what it wrote is not named yet and must stay.
+        Raises `CommitConflict` where another worker has taken over: it deletes nothing then.
+        """
+        partition = self._partition
+        prefix = partition_prefix(partition.spec.index_id, partition.partition)
+        objects = partition.store.list(f"{prefix}/objects")
+        names = partition.store.list(f"{prefix}/manifests")
+        versions = [manifest_version(name) for name in names]
+        retained = self._retained(versions)
+        self._known = {version: known for version, known in self._known.items() if version in set(versions)}
+        needed = {name for version in retained for name in self._known[version].objects}
+        age_min = self._options.grace_seconds + busy_seconds
+        garbage = [name for name in objects if name not in needed and self._older(name, age_min)]
+        epochs: dict[int, int] = {}
+        for version in versions:
+            if version in self._known:
+                epochs.setdefault(self._known[version].epoch, version)
+        stubs = set(epochs.values())
+        garbage += [
+            name
+            for name, version in zip(names, versions, strict=True)
+            if version not in retained and version not in stubs and self._older(name, self._options.grace_seconds)
+        ]
+        newest = partition.newest_manifest()
+        if newest is None or newest.epoch != partition.snapshot.epoch:
+            raise CommitConflict("Another worker has taken over: nothing was collected.")
+        partition.store.delete(garbage)
+        self._tables = {name: refs for name, refs in self._tables.items() if name in needed}
+        return len(garbage)
+
+    def _retained(self, versions: list[int]) -> set[int]:
+        """Return the versions whose objects stay: the newest, the young, and the last two checkpoints.
+
+        A manifest that cannot be read retains nothing of its own, and is not deleted by its age alone.
+        """
+        marker = self.marker()
+        kept = set(versions[-self._options.manifests_kept :])
+        if marker is not None:
+            kept |= {marker.version, marker.previous_version}
+        else:
+            # Nothing is durable yet: after a power loss any of them may be the newest that is whole.
+            kept |= set(versions)
+        retained = set()
+        for version in versions:
+            known = self._remember(version)
+            name = manifest_name(self._partition.spec.index_id, self._partition.partition, version)
+            if known is not None and (version in kept or not self._older(name, self._options.grace_seconds)):
+                retained.add(version)
+        return retained
+
+    def _remember(self, version: int) -> _Known | None:
+        known = self._known.get(version)
+        if known is None:
+            name = manifest_name(self._partition.spec.index_id, self._partition.partition, version)
+            try:
+                manifest = decode_manifest(self._partition.store.read(name))
+                known = _Known(manifest.epoch, frozenset(self._objects_of(manifest)))
+            except (FileNotFoundError, CorruptData):
+                return None
+            self._known[version] = known
+        return known
+
+    def _objects_of(self, manifest: Manifest) -> set[str]:
+        names = {delta.object.name for delta in manifest.recent}
+        if manifest.table is not None:
+            names.add(manifest.table.name)
+            names |= self._objects_of_table(manifest.table)
+        return names
+
+    def _objects_of_table(self, ref: ObjectRef) -> frozenset[str]:
+        known = self._tables.get(ref.name)
+        if known is None:
+            container = Container(self._partition.store.open(ref, verify=True), name=ref.name)
+            table = decode_table(bytes(container.blob("table")))
+            known = frozenset(item.name for item in table.objects())
+            self._tables[ref.name] = known
+        return known
+
+    def _older(self, name: str, seconds: float) -> bool:
+        age = self._partition.store.age_seconds(name)
+        return age is not None and age >= seconds
+
+

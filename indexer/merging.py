@@ -1,0 +1,261 @@
+"""Plan, freeze and commit the merges of a partition.
+
+While a merge runs, kills and patches go on landing on its inputs. They are carried through the merge's moves when it
+commits: the state that the new manifest shows is the same, in fewer segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pyroaring import BitMap
+
+from indexer.merge_policy import MergePlan, SegmentSize, plan_graphs, plan_rollup
+from indexer.merger import MergeInput, MergeJob, MergeResult, Moves
+from indexer.partition import PartitionIndexer
+from indexer.segments.container import pack
+from indexer.segments.view import SegmentView
+from indexer.snapshots.opener import OUTCOMES_KEPT_MS, fold_changes
+from indexer.snapshots.store import new_object_name
+from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, SegmentChanges
+from schemas.errors import CommitConflict
+from schemas.manifest import DeltaRef, ObjectRef, SegmentEntry, SegmentTable, encode_table
+
+__all__ = ["Merges"]
+
+# Objects with changes of one segment, or with namespace rows, before they are folded into one.
+_LISTED_MAX = 8
+
+
+@dataclass(slots=True)
+class _Carried:
+    """Counts of what was carried through merges, for tests and metrics."""
+
+    kills: int = 0
+    patches: int = 0
+
+
+class Merges:
+    """The merges of one partition: at most one roll-up and one graph merge at a time."""
+
+    def __init__(self, partition: PartitionIndexer) -> None:
+        """Work on `partition`, whose only caller is the caller of this object."""
+        self._partition = partition
+        self._running: dict[str, MergeJob] = {}
+        self.carried = _Carried()
+
+    def forget(self) -> None:
+        """Drop what is running: after a take-over its results are not wanted any more."""
+        self._running.clear()
+
+    def next_job(self, lane: str) -> MergeJob | None:
+        """Freeze and return the next merge of `lane` (`rollup` or `graph`), or None. Its end is `commit` or `abandon`."""
+        if lane in self._running:
+            return None
+        plan = self._plan(lane)
+        if plan is None:
+            return None
+        snapshot = self._partition.snapshot
+        inputs = set(plan.inputs)
+        deltas: tuple[str, ...] = ()
+        if plan.deltas:
+            rolled = snapshot.manifest.recent[: plan.deltas]
+            inputs |= {delta.segment_id for delta in rolled if delta.segment_id}
+            deltas = tuple(delta.object.name for delta in rolled)
+        job = MergeJob(
+            self._partition.spec,
+            self._partition.partition,
+            tuple(_freeze(view) for view in snapshot.views if view.segment_id in inputs),
+            plan.graph_namespaces,
+            self._partition.options.graph,
+            snapshot.next_offset,
+            deltas,
+        )
+        self._running[lane] = job
+        return job
+
+    def abandon(self, lane: str) -> None:
+        """Forget a merge that failed; what it wrote is garbage."""
+        self._running.pop(lane, None)
+
+    def commit(self, lane: str, result: MergeResult) -> None:
+        """Commit a finished merge in a manifest of its own.
+
+        Raises `CommitConflict`; `StoreUnavailable`, after which it can be tried again.
+        """
+        job = self._running[lane]
+        partition = self._partition
+        snapshot = partition.snapshot
+        partition.step("merge.before_commit")
+        first_id = snapshot.manifest.next_segment_id
+        outputs = [replace(entry, segment_id=first_id + at) for at, entry in enumerate(result.outputs)]
+        carried = self._carry(job, result, outputs)
+        rolled = [delta for delta in snapshot.manifest.recent if delta.object.name in job.deltas]
+        table, changes_ref = self._table(job, outputs, carried, rolled)
+        name = new_object_name(partition.spec.index_id, partition.partition, "table")
+        table_ref = partition.store.put(name, pack({"table": encode_table(table)}))
+        manifest = snapshot.manifest.advance(
+            recent=tuple(delta for delta in snapshot.manifest.recent if delta.object.name not in job.deltas),
+            table=table_ref,
+            next_segment_id=first_id + len(outputs),
+            created_ms=partition.clock_ms(),
+        )
+        trusted = [name, *(ref.name for entry in outputs for ref in _parts(entry))]
+        partition.step("merge.before_manifest")
+        partition.commit(manifest, trusted + ([changes_ref.name] if changes_ref else []))
+        del self._running[lane]
+        partition.rebase()
+        partition.step("merge.after_manifest")
+
+    def _plan(self, lane: str) -> MergePlan | None:
+        snapshot = self._partition.snapshot
+        options = self._partition.options.merge
+        locked = {item.segment_id for job in self._running.values() for item in job.inputs}
+        if lane == "rollup":
+            sizes = [_size(view, 0) for view in snapshot.views if _is_flat(view)]
+            return plan_rollup([delta.rows for delta in snapshot.manifest.recent], sizes, options, locked=locked)
+        views = [view for view in snapshot.views if isinstance(view.source, SegmentEntry)]
+        least = max(1, options.graph_rows_min // 16)
+        flats = [_size(view, least) for view in views if not view.in_graph]
+        graphs = [_size(view, 0) for view in views if view.in_graph]
+        return plan_graphs(flats, graphs, options, locked=locked)
+
+    def _carry(self, job: MergeJob, result: MergeResult, outputs: Sequence[SegmentEntry]) -> list[SegmentChanges]:
+        """Return what landed on the inputs since they were frozen, in terms of the outputs."""
+        views = {view.segment_id: view for view in self._partition.snapshot.views}
+        changes: dict[int, list[SegmentChanges]] = {}
+        for item, moves in zip(job.inputs, result.moves, strict=True):
+            view = views.get(item.segment_id)
+            if view is None:
+                raise CommitConflict(f"Segment {item.segment_id} is gone: the merge was overtaken.")
+            landed = fold_changes(item.segment_id, view.changes, from_offset=job.frozen_offset)
+            for at, entry in enumerate(outputs):
+                moved = _move(landed, moves, at, entry.segment_id)
+                if len(moved.killed_rows) or moved.patches:
+                    changes.setdefault(entry.segment_id, []).append(moved)
+                    self.carried.kills += len(moved.killed_rows)
+                    self.carried.patches += len(moved.patches)
+        return [fold_changes(number, parts) for number, parts in changes.items()]
+
+    def _table(
+        self,
+        job: MergeJob,
+        outputs: Sequence[SegmentEntry],
+        carried: Sequence[SegmentChanges],
+        rolled: Sequence[DeltaRef],
+    ) -> tuple[SegmentTable, ObjectRef | None]:
+        """Return the new table, after the object with everything that the rolled deltas said of other segments."""
+        partition, snapshot = self._partition, self._partition.snapshot
+        inputs = {item.segment_id for item in job.inputs}
+        kept = [entry for entry in snapshot.table.segments if entry.segment_id not in inputs]
+        views = {view.segment_id: view for view in snapshot.views}
+        read = [partition.opener.changes(delta.object) for delta in rolled]
+        touched = {change.segment_id for changes in read for change in changes.segments}
+        segments = list(carried)
+        for entry in kept:
+            if entry.segment_id in touched:
+                parts = [change for changes in read for change in changes.segments]
+                parts = [change for change in parts if change.segment_id == entry.segment_id]
+                full = len(entry.changes) >= _LISTED_MAX
+                segments.append(fold_changes(entry.segment_id, views[entry.segment_id].changes if full else parts))
+        namespaces = self._namespace_rows(read)
+        letters = self._dead_letters(read)
+        outcomes = self._outcomes(read)
+        changes = Changes(tuple(segments), namespaces, outcomes, letters)
+        written = any((segments, namespaces, letters, outcomes))
+        ref = partition.put_changes(changes) if written else None
+        named = {change.segment_id for change in segments}
+        entries = [
+            _with_changes(entry, views.get(entry.segment_id), ref if entry.segment_id in named else None)
+            for entry in (*kept, *outputs)
+        ]
+        old = snapshot.table
+        table = SegmentTable(
+            tuple(entries),
+            _listed(old.namespaces, ref, bool(namespaces)),
+            _listed(old.dead_letters, ref, bool(letters)),
+            ref if outcomes else None,
+        )
+        return table, ref
+
+    def _namespace_rows(self, read: Sequence[Changes]) -> tuple[NamespaceRow, ...]:
+        rows = tuple(row for changes in read for row in changes.namespaces)
+        snapshot = self._partition.snapshot
+        if rows and len(snapshot.table.namespaces) >= _LISTED_MAX:
+            held = {name for view in snapshot.views for name in view.reader.names}
+            return tuple(
+                row for row in snapshot.namespaces.values() if row.exists or row.name.encode() in held
+            )
+        return rows
+
+    def _dead_letters(self, read: Sequence[Changes]) -> tuple[DeadLetter, ...]:
+        letters = tuple(letter for changes in read for letter in changes.dead_letters)
+        table = self._partition.snapshot.table
+        if letters and len(table.dead_letters) >= _LISTED_MAX:
+            older = [self._partition.opener.changes(ref).dead_letters for ref in table.dead_letters]
+            return tuple(letter for part in older for letter in part) + letters
+        return letters
+
+    def _outcomes(self, read: Sequence[Changes]) -> tuple[Outcome, ...]:
+        snapshot = self._partition.snapshot
+        old = snapshot.table.outcomes
+        known = self._partition.opener.changes(old).outcomes if old is not None else ()
+        oldest_ms = self._partition.clock_ms() - OUTCOMES_KEPT_MS
+        every = (*known, *(item for changes in read for item in changes.outcomes))
+        return tuple(item for item in every if item.time_ms >= oldest_ms)
+
+
+def _listed(old: tuple[ObjectRef, ...], ref: ObjectRef | None, used: bool) -> tuple[ObjectRef, ...]:  # noqa: FBT001
+    if ref is None or not used:
+        return old
+    return (ref,) if len(old) >= _LISTED_MAX else (*old, ref)
+
+
+def _with_changes(entry: SegmentEntry, view: SegmentView | None, ref: ObjectRef | None) -> SegmentEntry:
+    changes = entry.changes
+    if ref is not None:
+        changes = (ref,) if len(changes) >= _LISTED_MAX else (*changes, ref)
+    return replace(entry, changes=changes, dead_rows=len(view.dead) if view is not None else 0)
+
+
+def _parts(entry: SegmentEntry) -> list[ObjectRef]:
+    return [ref for ref in (entry.records, entry.vectors, entry.graph) if ref is not None]
+
+
+def _is_flat(view: SegmentView) -> bool:
+    return isinstance(view.source, SegmentEntry) and not view.in_graph
+
+
+def _size(view: SegmentView, least: int) -> SegmentSize:
+    """Return the size of a segment; with `least` > 0, also of its namespaces that have that many live rows."""
+    large: dict[str, int] = {}
+    if least:
+        counts = view.counts()
+        large = {view.reader.names[at].decode(): int(counts[at]) for at in np.flatnonzero(counts >= least).tolist()}
+    namespace = view.source.namespace if isinstance(view.source, SegmentEntry) else ""
+    return SegmentSize(view.segment_id, view.reader.rows, view.live_rows, namespace, large)
+
+
+def _freeze(view: SegmentView) -> MergeInput:
+    source = view.source
+    records = source.records if isinstance(source, SegmentEntry) else source.object
+    vectors = source.vectors if isinstance(source, SegmentEntry) else None
+    patches = tuple(Patch(p.offset, p.rows.serialize(), p.encoded) for p in view.patches)
+    return MergeInput(view.segment_id, records, vectors or records, view.dead.serialize(), patches)
+
+
+def _move(landed: SegmentChanges, moves: Moves, output: int, segment_id: int) -> SegmentChanges:
+    """Return what `landed` on an input says of one output."""
+    at = landed.killed_rows.astype(np.int64)
+    here = moves.output[at] == output
+    patches = []
+    for patch in landed.patches:
+        rows = np.asarray(BitMap.deserialize(patch.rows).to_array(), np.int64)
+        rows = rows[moves.output[rows] == output]
+        if len(rows):
+            patches.append(replace(patch, rows=BitMap(moves.row[rows].tolist()).serialize()))
+    return SegmentChanges(segment_id, moves.row[at[here]], landed.killed_offsets[here], tuple(patches))
+
+

@@ -1,0 +1,247 @@
+"""The state of one partition of one index, and everything that moves it: fold, publish, merge, checkpoint, collect.
+
+Synchronous and without a clock of its own: `indexer.worker` gives it pace, tests drive it step by step.
+
+A crash between any two steps leaves only garbage: objects that no manifest names. The manifest is the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from indexer.fold import decode_records
+from indexer.memtable import Memtable
+from indexer.merge_policy import MergeOptions
+from indexer.segments.container import pack
+from indexer.segments.hnsw import GraphOptions
+from indexer.segments.rows import lay_out
+from indexer.snapshots.opener import SnapshotOpener
+from indexer.snapshots.snapshot import Snapshot
+from indexer.snapshots.store import Store, manifest_name, manifest_version, new_object_name, partition_prefix
+from producer.log.protocol import StoredRecord
+from producer.steps import Step, no_step
+from schemas.changes import Changes, encode_changes
+from schemas.errors import AlreadyExists, CommitConflict, CorruptData
+from schemas.indexes import IndexSpec
+from schemas.limits import RECENT_DELTAS_MAX
+from schemas.manifest import DeltaRef, Manifest, ObjectRef, decode_manifest, encode_manifest
+
+__all__ = ["PartitionIndexer", "PartitionOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionOptions:
+    """Thresholds of one partition; see also `indexer.gc.RetentionOptions`."""
+
+    merge: MergeOptions = field(default_factory=MergeOptions)
+    graph: GraphOptions = field(default_factory=GraphOptions)
+    # Names of skipped records are looked up below this folder of the store.
+    skip_folder: str = "skip"
+
+
+class PartitionIndexer:
+    """The one writer of a partition's manifests, as long as nobody takes over."""
+
+    def __init__(
+        self,
+        store: Store,
+        spec: IndexSpec,
+        partition: int,
+        options: PartitionOptions,
+        *,
+        clock_ms: Callable[[], int],
+        writer: str,
+        step: Step = no_step,
+    ) -> None:
+        """Begin without state; `take_over` comes first. `writer` is a random name of this worker."""
+        self.store = store
+        self.spec = spec
+        self.partition = partition
+        self.options = options
+        self.clock_ms = clock_ms
+        self.step = step
+        self.opener = SnapshotOpener(store, spec, partition, None)
+        self.snapshot: Snapshot = self.opener.empty()
+        # Set at a take-over that passed over damaged or too long manifests.
+        self.fallbacks = 0
+        self._writer = writer
+        self._restart_fold()
+
+    @property
+    def folded_offset(self) -> int:
+        """First offset that is not in the memtable either: where to read on."""
+        return self._folded_offset
+
+    @property
+    def is_pending(self) -> bool:
+        """Say whether a publish would move the position."""
+        return self._folded_offset > self.snapshot.next_offset
+
+    def take_over(self, log_end: int) -> None:
+        """Become the writer: commit the newest sound state again under the next version and epoch.
+
+        Damaged manifests, and those that lie beyond `log_end` (the log has lost events), are passed over; in the latter
+        case the lineage rises. Raises `CommitConflict` where another worker did the same first, `UnsupportedFormat`
+        where a newer version of this software wrote the state.
+        """
+        prefix = f"{partition_prefix(self.spec.index_id, self.partition)}/manifests"
+        versions = [manifest_version(name) for name in self.store.list(prefix)]
+        highest = versions[-1] if versions else 0
+        base, found, lineage, epoch = self._newest_sound(versions, log_end)
+        manifest = found.manifest
+        manifest = Manifest(
+            index_id=manifest.index_id,
+            log_id=manifest.log_id,
+            partition=manifest.partition,
+            version=highest + 1,
+            epoch=epoch + 1,
+            next_offset=manifest.next_offset,
+            lineage=lineage,
+            parent_version=base,
+            parent_digest=manifest.self_digest,
+            applied_time_ms=manifest.applied_time_ms,
+            next_segment_id=manifest.next_segment_id,
+            recent=manifest.recent,
+            table=manifest.table,
+            created_ms=self.clock_ms(),
+            dead_letters=manifest.dead_letters,
+            writer=self._writer,
+        )
+        self.step("takeover.before_manifest")
+        committed = self._create(manifest)
+        self.step("takeover.after_manifest")
+        self.snapshot = Snapshot(
+            committed, found.metric, found.table, found.views, found.namespaces, found.outcomes
+        )
+        self._restart_fold()
+
+    def fold(self, records: Sequence[StoredRecord], next_offset: int) -> None:
+        """Fold records that were read from `folded_offset` on; reading goes on from `next_offset`.
+
+        Records that cannot be folded become dead letters. Raises `UnsupportedFormat` at a record of a newer format,
+        after everything before it was folded.
+        """
+        decoded = decode_records(records, self.spec, self.partition, self._is_skipped)
+        self._memtable.fold(decoded.events)
+        self._memtable.dead_letters.extend(decoded.dead_letters)
+        if decoded.events or decoded.dead_letters:
+            self._applied_time_ms = decoded.time_ms
+        if decoded.unsupported is not None:
+            self._folded_offset = decoded.unsupported_offset
+            raise decoded.unsupported
+        self._folded_offset = next_offset
+
+    def publish(self) -> bool:
+        """Make everything folded visible, in one object and one manifest; return whether there was anything.
+
+        Raises `CommitConflict` where another worker has taken over; `StoreUnavailable`, after which it can be tried again.
+        """
+        if not self.is_pending:
+            return False
+        current = self.snapshot
+        recent = current.manifest.recent
+        trusted: list[str] = []
+        segment_id = 0
+        if self._memtable:
+            if len(recent) >= RECENT_DELTAS_MAX:
+                raise CorruptData("Too many recent deltas: a roll-up must commit before the next publish.")
+            rows = self._memtable.rows()
+            segment_id = current.manifest.next_segment_id if rows.ids else 0
+            changes = self._memtable.changes()
+            sections: dict[str, object] = {"changes": encode_changes(changes)}
+            if rows.ids:
+                records, vectors, _ = lay_out(rows)
+                sections |= records | vectors
+            name = new_object_name(self.spec.index_id, self.partition, "delta")
+            self.step("publish.before_object")
+            ref = self.store.put(name, pack(sections, rows=len(rows.ids), dimension=self.spec.dimension))  # type: ignore[arg-type] # sections are bytes or arrays
+            trusted.append(name)
+            recent = (
+                *recent,
+                DeltaRef(segment_id, ref, len(rows.ids), current.next_offset, self._folded_offset),
+            )
+        manifest = current.manifest.advance(
+            next_offset=self._folded_offset,
+            applied_time_ms=max(self._applied_time_ms, current.applied_time_ms),
+            next_segment_id=current.manifest.next_segment_id + (1 if segment_id else 0),
+            recent=recent,
+            created_ms=self.clock_ms(),
+            dead_letters=current.dead_letters + len(self._memtable.dead_letters),
+            writer=self._writer,
+        )
+        self.step("publish.before_manifest")
+        self.commit(manifest, trusted)
+        self.step("publish.after_manifest")
+        self._restart_fold()
+        return True
+
+    def commit(self, manifest: Manifest, trusted: Sequence[str]) -> None:
+        """Create the next manifest and go on from it. Raises `CommitConflict`."""
+        self.snapshot = self.opener.open(self.snapshot, self._create(manifest), trusted=trusted)
+
+    def rebase(self) -> None:
+        """Go on folding on top of the newest snapshot; only between publishes, when nothing is pending."""
+        if self.is_pending:
+            raise CorruptData("A merge was committed while events were folded but not published.")
+        self._restart_fold()
+
+    def put_changes(self, changes: Changes) -> ObjectRef:
+        """Write an object that holds only small lists."""
+        name = new_object_name(self.spec.index_id, self.partition, "changes")
+        return self.store.put(name, pack({"changes": encode_changes(changes)}))
+
+    def newest_manifest(self) -> Manifest | None:
+        """Return the manifest with the highest name, or None where there is none or it cannot be read."""
+        prefix = f"{partition_prefix(self.spec.index_id, self.partition)}/manifests"
+        names = self.store.list(prefix)
+        try:
+            return decode_manifest(self.store.read(names[-1])) if names else None
+        except (CorruptData, FileNotFoundError):
+            return None
+
+    def _restart_fold(self) -> None:
+        self._memtable = Memtable(self.snapshot, self.spec.dimension)
+        self._folded_offset = self.snapshot.next_offset
+        self._applied_time_ms = 0
+
+    def _create(self, manifest: Manifest) -> Manifest:
+        signed, data = encode_manifest(manifest)
+        name = manifest_name(self.spec.index_id, self.partition, manifest.version)
+        try:
+            self.store.create(name, data)
+        except AlreadyExists as error:
+            raise CommitConflict(
+                f"Version {manifest.version} of {self.spec.index_id}/{self.partition} exists: another worker has it.",
+                version=manifest.version,
+            ) from error
+        return signed
+
+    def _newest_sound(self, versions: Sequence[int], log_end: int) -> tuple[int, Snapshot, int, int]:
+        """Return version, snapshot, lineage and epoch to go on from; 0 and an empty snapshot where none is sound."""
+        lineage = epoch = 0
+        lost = False
+        for version in reversed(versions):
+            name = manifest_name(self.spec.index_id, self.partition, version)
+            try:
+                manifest = decode_manifest(self.store.read(name))
+                lineage, epoch = max(lineage, manifest.lineage), max(epoch, manifest.epoch)
+                if manifest.next_offset > log_end:
+                    lost = True
+                    self.fallbacks += 1
+                    continue
+                snapshot = self.opener.open(self.opener.empty(), manifest)
+            except FileNotFoundError:
+                self.fallbacks += 1
+                continue
+            except CorruptData as error:
+                self.fallbacks += 1
+                damaged = error.facts.get("name", name)
+                self.store.quarantine(str(damaged))
+                continue
+            return version, snapshot, lineage + lost, epoch
+        return 0, self.opener.empty(), lineage + lost, epoch
+
+    def _is_skipped(self, offset: int) -> bool:
+        folder = f"{partition_prefix(self.spec.index_id, self.partition)}/{self.options.skip_folder}"
+        return self.store.exists(f"{folder}/{offset:020d}")

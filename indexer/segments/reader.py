@@ -1,0 +1,145 @@
+"""An opened segment: rows read in place from its objects. Immutable, shared by every snapshot that names it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.filtering import SliceColumns
+from indexer.segments.container import Container
+from indexer.segments.hnsw import Graph
+from indexer.segments.rows import hash_ids
+from schemas.errors import CorruptData
+from schemas.records import Sparse
+
+__all__ = ["SegmentReader", "Slice"]
+
+# Filter columns kept per segment, in slices: enough for the hot namespaces of one flat segment.
+_COLUMNS_KEPT_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The rows of one namespace in a segment: from `start` up to, not including, `end`."""
+
+    number: int
+    start: int
+    end: int
+    offset_min: int
+    offset_max: int
+
+
+class SegmentReader:
+    """Rows of one segment; see `indexer.segments.rows` for the layout."""
+
+    def __init__(
+        self,
+        segment_id: int,
+        records: Container,
+        vectors: Container,
+        graph: Graph | None = None,
+    ) -> None:
+        """Read from opened containers; `vectors` may be the same one. Raises `CorruptData` where columns disagree."""
+        self.segment_id = segment_id
+        self.rows = records.rows
+        self.graph = graph
+        self.dimension = vectors.dimension
+        self.hashes = records.column("hash", "<u8")
+        self.order = records.column("order", "<u4")
+        self.offsets = records.column("offset", "<i8")
+        self.times = records.column("time", "<i8")
+        self._id_ends = records.column("id_ends", "<u8")
+        self._id_data = records.blob("id_data")
+        self._metadata_ends = records.column("metadata_ends", "<u8")
+        self._metadata_data = records.blob("metadata_data")
+        self._sparse_ends = records.column("sparse_ends", "<u8")
+        self._sparse_indices = records.column("sparse_indices", "<u4")
+        self._sparse_values = records.column("sparse_values", "<f4")
+        self.starts = records.column("namespace_starts", "<u4")
+        self.offsets_min = records.column("namespace_offset_min", "<i8")
+        self.offsets_max = records.column("namespace_offset_max", "<i8")
+        self.names = _names(records)
+        self._columns: dict[int, SliceColumns] = {}
+        flat: npt.NDArray[np.float32] = vectors.column("vectors", "<f4")
+        # A segment without dense vectors (sparse index) has a matrix of no columns.
+        self.vectors = flat.reshape(self.rows, self.dimension if flat.size else 0)
+        self.norms: npt.NDArray[np.float32] = vectors.column("norms", "<f4")
+        self._check()
+
+    def _check(self) -> None:
+        lengths = (len(self.hashes), len(self.order), len(self.offsets), len(self.times), len(self._id_ends) - 1)
+        if any(length != self.rows for length in lengths) or len(self.starts) != len(self.names) + 1:
+            raise CorruptData(f"Segment {self.segment_id}: its columns have different lengths.")
+
+    def slice_of(self, name: str) -> Slice | None:
+        """Return the rows of a namespace, or None where it has none here."""
+        wanted = name.encode()
+        number = bisect_left(self.names, wanted)
+        if number == len(self.names) or self.names[number] != wanted:
+            return None
+        return Slice(
+            number,
+            int(self.starts[number]),
+            int(self.starts[number + 1]),
+            int(self.offsets_min[number]),
+            int(self.offsets_max[number]),
+        )
+
+    def find(self, part: Slice, ids: Sequence[bytes], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Return the row of each id (hashes as of `hash_ids`) in `part`, -1 where there is none: int64 [n]."""
+        column = self.hashes[part.start : part.end]
+        at = np.searchsorted(column, hashes)
+        found = np.full(len(ids), -1, np.int64)
+        inside = np.flatnonzero(at < len(column))
+        for i in inside[column[at[inside]] == hashes[inside]].tolist():
+            row = part.start + int(at[i])
+            # Equal hashes of different ids lie side by side: compare the full id.
+            while row < part.end and self.hashes[row] == hashes[i]:
+                if self.id_bytes(row) == ids[i]:
+                    found[i] = row
+                    break
+                row += 1
+        return found
+
+    def find_one(self, part: Slice, wanted: bytes) -> int:
+        """Return the row of one id in `part`, or -1."""
+        return int(self.find(part, [wanted], hash_ids([wanted]))[0])
+
+    def id_bytes(self, row: int) -> bytes:
+        """Return the id of a row."""
+        return bytes(self._id_data[int(self._id_ends[row]) : int(self._id_ends[row + 1])])
+
+    def metadata(self, row: int) -> bytes:
+        """Return the metadata of a row as it was written, without patches."""
+        return bytes(self._metadata_data[int(self._metadata_ends[row]) : int(self._metadata_ends[row + 1])])
+
+    def sparse(self, row: int) -> Sparse | None:
+        """Return the sparse values of a row."""
+        if not len(self._sparse_ends):
+            return None
+        begin, end = int(self._sparse_ends[row]), int(self._sparse_ends[row + 1])
+        if begin == end:
+            return None
+        return Sparse(self._sparse_indices[begin:end], self._sparse_values[begin:end])
+
+    def columns(self, part: Slice) -> SliceColumns:
+        """Return the filter columns of a namespace's rows, made at first use and kept while they are in use."""
+        columns = self._columns.get(part.number)
+        if columns is None:
+            columns = SliceColumns([self.metadata(row) for row in range(part.start, part.end)])
+            if len(self._columns) >= _COLUMNS_KEPT_MAX:
+                self._columns.clear()
+            self._columns[part.number] = columns
+        return columns
+
+
+def _names(records: Container) -> list[bytes]:
+    ends: npt.NDArray[Any] = records.column("namespace_ends", "<u8")
+    data = bytes(records.blob("namespace_data"))
+    bounds = ends.tolist()
+    return [data[bounds[i] : bounds[i + 1]] for i in range(len(bounds) - 1)]

@@ -1,0 +1,257 @@
+"""A segment as of one snapshot: immutable rows, minus kills, with patches. A change makes a new view."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pyroaring import BitMap
+
+from indexer.segments.reader import SegmentReader, Slice
+from indexer.segments.scoring import gather_pays, ranks, top_rows
+from schemas.changes import SegmentChanges
+from schemas.filters import Filter
+from schemas.indexes import Metric
+from schemas.manifest import DeltaRef, SegmentEntry
+from schemas.metadata import merge_metadata
+from schemas.records import Record
+
+__all__ = ["AppliedPatch", "SearchQuery", "SegmentView"]
+
+# Candidates that a graph walk scores in the time an exact scan scores one row, both measured at 384 dimensions:
+# 6 us a candidate against 0.25 us a gathered row.
+_GRAPH_COST = 24
+# Widening of the first graph walk over what the share of allowed rows predicts.
+_WIDENING = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """What to look for: `vector` float32 [d], at most `top_k` rows, only those that match `where`."""
+
+    vector: npt.NDArray[np.float32]
+    top_k: int
+    where: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPatch:
+    """A metadata change of some rows, decoded."""
+
+    offset: int
+    rows: BitMap
+    document: Mapping[str, object]
+    encoded: bytes
+
+
+class SegmentView:
+    """Rows of one segment that are alive as of a snapshot."""
+
+    def __init__(
+        self,
+        reader: SegmentReader,
+        source: SegmentEntry | DeltaRef,
+        dead: BitMap,
+        changes: tuple[SegmentChanges, ...] = (),
+        patches: tuple[AppliedPatch, ...] = (),
+    ) -> None:
+        """Combine; `source` says how the manifest names the segment, `changes` is all that was applied, in order."""
+        self.reader = reader
+        self.source = source
+        self.dead = dead
+        self.changes = changes
+        self.patches = patches
+
+    @property
+    def segment_id(self) -> int:
+        """Number of the segment."""
+        return self.source.segment_id
+
+    @property
+    def in_graph(self) -> bool:
+        """Say whether the rows have a graph; an indexer does not load it."""
+        return isinstance(self.source, SegmentEntry) and self.source.graph is not None
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that are alive."""
+        return self.reader.rows - len(self.dead)
+
+    @cached_property
+    def alive(self) -> npt.NDArray[np.bool_]:
+        """Which rows are alive: bool [rows]."""
+        mask = np.ones(self.reader.rows, np.bool_)
+        if self.dead:
+            mask[np.asarray(self.dead.to_array(), np.int64)] = False
+        return mask
+
+    @cached_property
+    def _patches_of_row(self) -> dict[int, list[AppliedPatch]]:
+        by_row: dict[int, list[AppliedPatch]] = {}
+        for patch in self.patches:
+            for row in patch.rows:
+                by_row.setdefault(row, []).append(patch)
+        return by_row
+
+    def named(self, source: SegmentEntry | DeltaRef) -> SegmentView:
+        """Return the same rows under another mention in the manifest."""
+        view = SegmentView(self.reader, source, self.dead, self.changes, self.patches)
+        view.__dict__.update({key: self.__dict__[key] for key in ("alive", "_patches_of_row") if key in self.__dict__})
+        return view
+
+    def with_changes(self, changes: SegmentChanges, *, from_offset: int = 0) -> SegmentView:
+        """Return the view after those of `changes` whose offset is at least `from_offset`."""
+        later = changes.killed_offsets >= from_offset
+        patches = [patch for patch in changes.patches if patch.offset >= from_offset]
+        if not later.any() and not patches:
+            return self
+        rows = changes.killed_rows[later]
+        dead = self.dead | BitMap(rows.tolist())
+        applied = tuple(
+            AppliedPatch(p.offset, BitMap.deserialize(p.rows), orjson.loads(p.set_metadata), p.set_metadata)
+            for p in patches
+        )
+        kept = SegmentChanges(changes.segment_id, rows, changes.killed_offsets[later], tuple(patches))
+        return SegmentView(self.reader, self.source, dead, (*self.changes, kept), self.patches + applied)
+
+    def without_slice(self, part: Slice) -> SegmentView:
+        """Return the view after the namespace of `part` was deleted."""
+        dead = self.dead.copy()
+        dead.add_range(part.start, part.end)
+        return SegmentView(self.reader, self.source, dead, self.changes, self.patches)
+
+    def live_in(self, part: Slice) -> int:
+        """Return the number of live rows of a namespace."""
+        if not self.dead:
+            return part.end - part.start
+        return part.end - part.start - int(self.dead.range_cardinality(part.start, part.end))
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Return live rows per namespace of the segment: int64 [names]."""
+        starts = self.reader.starts.astype(np.int64)
+        counts: npt.NDArray[np.int64] = np.diff(starts)
+        if self.dead:
+            dead = np.asarray(self.dead.to_array(), np.int64)
+            counts = counts - np.bincount(np.searchsorted(starts, dead, "right") - 1, minlength=len(counts))
+        return counts
+
+    def metadata(self, row: int) -> bytes:
+        """Return the metadata of a row with its patches, as JSON; empty where it has none."""
+        document = self.reader.metadata(row)
+        if self.patches:
+            for patch in self._patches_of_row.get(row, ()):
+                document = merge_metadata(document, patch.encoded)
+        return document
+
+    def record(self, row: int, *, values: bool = True, metadata: bool = True) -> Record:
+        """Return a row as a record; `values` covers sparse values too."""
+        reader = self.reader
+        return Record(
+            reader.id_bytes(row).decode(),
+            reader.vectors[row] if values and reader.vectors.shape[1] else None,
+            reader.sparse(row) if values else None,
+            self.metadata(row) if metadata else b"",
+        )
+
+    def matching(
+        self, part: Slice, where: Filter | None, *, pending: Sequence[AppliedPatch] = ()
+    ) -> npt.NDArray[np.bool_]:
+        """Return which rows of `part` are alive and match, `pending` patches applied last: bool [end - start]."""
+        alive = self.alive[part.start : part.end]
+        if where is None:
+            return alive
+        patches = _clip((*self.patches, *pending), part)
+        mask: npt.NDArray[np.bool_] = self.reader.columns(part).mask(where, patches) & alive
+        return mask
+
+    def search(
+        self, part: Slice, query: SearchQuery, metric: Metric
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the best rows of `part` with their ranks, unordered: at least min(top_k, matching) of them."""
+        allowed = self.matching(part, query.where)
+        count = int(np.count_nonzero(allowed))
+        if not count:
+            return np.empty(0, np.int64), np.empty(0)
+        graph = self.reader.graph
+        if graph is not None and query.vector.any():
+            rows_wanted = int(min(query.top_k, count) * len(allowed) / count * _WIDENING) + 8
+            while rows_wanted * _GRAPH_COST < count:
+                near = graph.search(query.vector, rows_wanted)
+                if near is None:
+                    break
+                near = near[allowed[near]]
+                if len(near) >= min(query.top_k, count):
+                    rank = ranks(metric, self.reader.vectors[near], self.reader.norms[near], query.vector)
+                    best = top_rows(rank, query.top_k)
+                    return near[best], rank[best]
+                rows_wanted *= 2
+        return self._scan(part, allowed, count, query, metric)
+
+    def ids(self, part: Slice, *, prefix: bytes, after: bytes | None) -> Iterator[bytes]:
+        """Yield the live ids of `part` that begin with `prefix` and come after `after`, in byte order."""
+        reader = self.reader
+        order = reader.order[part.start : part.end]
+        key = _Ids(reader, order)
+        at = bisect_left(key, prefix)
+        if after is not None and after >= prefix:
+            at = bisect_right(key, after)
+        for row in order[at:].tolist():
+            if row in self.dead:
+                continue
+            found = reader.id_bytes(row)
+            if not found.startswith(prefix):
+                return
+            yield found
+
+    def _scan(
+        self,
+        part: Slice,
+        allowed: npt.NDArray[np.bool_],
+        count: int,
+        query: SearchQuery,
+        metric: Metric,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        matrix = self.reader.vectors[part.start : part.end]
+        norms = self.reader.norms[part.start : part.end]
+        if gather_pays(count, len(allowed)):
+            rows = np.flatnonzero(allowed)
+            rank = ranks(metric, matrix[rows], norms[rows], query.vector)
+        else:
+            rows = np.arange(len(allowed))
+            rank = ranks(metric, matrix, norms, query.vector)
+            if count < len(allowed):
+                rows = np.flatnonzero(allowed)
+                rank = rank[rows]
+        best = top_rows(rank, query.top_k)
+        return rows[best] + part.start, rank[best]
+
+
+class _Ids(Sequence[bytes]):
+    """Ids in the order of a permutation, for bisection."""
+
+    def __init__(self, reader: SegmentReader, order: npt.NDArray[np.uint32]) -> None:
+        self._reader = reader
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, at: int) -> bytes:  # type: ignore[override] # bisection asks for single items only
+        return self._reader.id_bytes(int(self._order[at]))
+
+
+def _clip(
+    patches: Sequence[AppliedPatch], part: Slice
+) -> list[tuple[npt.NDArray[np.int64], Mapping[str, object]]]:
+    inside = []
+    for patch in patches:
+        rows = np.asarray(patch.rows.to_array(), np.int64)
+        rows = rows[(rows >= part.start) & (rows < part.end)] - part.start
+        if len(rows):
+            inside.append((rows, patch.document))
+    return inside

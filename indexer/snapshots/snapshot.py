@@ -1,0 +1,179 @@
+"""A snapshot: one partition of one index at a position. It never changes; a newer one is a new object.
+
+Every answer comes from one snapshot, so it shows exactly the events below `next_offset`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from indexer.segments.reader import Slice
+from indexer.segments.rows import hash_ids
+from indexer.segments.scoring import score_of_rank
+from indexer.segments.view import SearchQuery, SegmentView
+from schemas.changes import NamespaceRow, Outcome
+from schemas.filters import Filter
+from schemas.indexes import Metric
+from schemas.manifest import Manifest, SegmentTable
+from schemas.records import Record
+
+__all__ = ["Hit", "SearchQuery", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A match: where it lies, and its score in the spelling of the index's metric."""
+
+    id: str
+    score: float
+    segment: SegmentView
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a partition holds at `next_offset`. Safe to read from several threads.
+
+    `views` are the segments, those of the table first, then the recent ones, oldest first.
+    """
+
+    manifest: Manifest
+    metric: Metric
+    table: SegmentTable = field(default_factory=SegmentTable)
+    views: tuple[SegmentView, ...] = ()
+    namespaces: Mapping[str, NamespaceRow] = field(default_factory=dict)
+    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """Version of the manifest; 0 before the first one."""
+        return self.manifest.version
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the worker that wrote it."""
+        return self.manifest.epoch
+
+    @property
+    def lineage(self) -> int:
+        """How often the log of this partition was found shorter than what had been folded."""
+        return self.manifest.lineage
+
+    @property
+    def next_offset(self) -> int:
+        """First offset that is not shown."""
+        return self.manifest.next_offset
+
+    @property
+    def applied_time_ms(self) -> int:
+        """Append time of the newest event shown, milliseconds since 1970; 0 = none."""
+        return self.manifest.applied_time_ms
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that could not be folded, since the beginning."""
+        return self.manifest.dead_letters
+
+    @property
+    def segments(self) -> int:
+        """Number of segments."""
+        return len(self.views)
+
+    @cached_property
+    def live_rows(self) -> int:
+        """Live records of all namespaces."""
+        return sum(view.live_rows for view in self.views)
+
+    @cached_property
+    def tail_rows(self) -> int:
+        """Live rows that are not in a graph."""
+        return sum(view.live_rows for view in self.views if not view.in_graph)
+
+    def tail_rows_of(self, name: str) -> int:
+        """Return the live rows of a namespace that are not in a graph."""
+        return sum(view.live_in(part) for view, part in self._slices(name) if not view.in_graph)
+
+    def namespace_exists(self, name: str) -> bool:
+        """Say whether the namespace exists, empty or not."""
+        row = self.namespaces.get(name)
+        return row is not None and row.exists
+
+    def count(self, name: str) -> int:
+        """Return the live records of a namespace; 0 where it does not exist."""
+        return sum(view.live_in(part) for view, part in self._slices(name))
+
+    def counts(self) -> dict[str, int]:
+        """Return the live records of every existing namespace."""
+        totals = {name: 0 for name, row in self.namespaces.items() if row.exists}
+        for view in self.views:
+            for name, count in zip(view.reader.names, view.counts().tolist(), strict=True):
+                text = name.decode()
+                if text in totals:
+                    totals[text] += count
+        return totals
+
+    def search(self, name: str, query: SearchQuery) -> list[Hit]:
+        """Return the best min(top_k, matching) records of a namespace, best first, ties by id.
+
+        `query.vector` is float32 [dimension] of this index; an unknown namespace has no records.
+        """
+        found: list[tuple[float, bytes, SegmentView, int]] = []
+        for view, part in self._slices(name):
+            rows, ranks = view.search(part, query, self.metric)
+            reader = view.reader
+            found.extend(
+                (-rank, reader.id_bytes(row), view, row)
+                for rank, row in zip(ranks.tolist(), rows.tolist(), strict=True)
+            )
+        best = heapq.nsmallest(query.top_k, found, key=lambda item: item[:2])
+        return [Hit(key.decode(), score_of_rank(self.metric, -rank), view, row) for rank, key, view, row in best]
+
+    def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Record]:
+        """Return the records of those `ids` that exist."""
+        return {key: view.record(row) for key, (view, row) in self.locate(name, ids).items()}
+
+    def locate(self, name: str, ids: Sequence[str]) -> dict[str, tuple[SegmentView, int]]:
+        """Return where the live row of each existing id lies."""
+        wanted = list(dict.fromkeys(ids))
+        found: dict[str, tuple[SegmentView, int]] = {}
+        encoded = [key.encode() for key in wanted]
+        hashes = hash_ids(encoded)
+        for view, part in self._slices(name):
+            rows = view.reader.find(part, encoded, hashes)
+            for at in np.flatnonzero(rows >= 0).tolist():
+                row = int(rows[at])
+                if row not in view.dead:
+                    found[wanted[at]] = (view, row)
+        return found
+
+    def records(self, hits: Sequence[Hit], *, values: bool, metadata: bool) -> list[Record]:
+        """Return the records of `hits`, in order, with what was asked for."""
+        return [hit.segment.record(hit.row, values=values, metadata=metadata) for hit in hits]
+
+    def list_ids(self, name: str, *, prefix: str, after: str | None, limit: int) -> list[str]:
+        """Return up to `limit` ids in byte order that begin with `prefix` and come after `after`."""
+        streams = [
+            view.ids(part, prefix=prefix.encode(), after=None if after is None else after.encode())
+            for view, part in self._slices(name)
+        ]
+        merged = heapq.merge(*streams)
+        return [key.decode() for _, key in zip(range(limit), merged, strict=False)]
+
+    def count_matching(self, name: str, where: Filter) -> int:
+        """Return how many records of a namespace match."""
+        return sum(int(np.count_nonzero(view.matching(part, where))) for view, part in self._slices(name))
+
+    def slices(self, name: str) -> Iterator[tuple[SegmentView, Slice]]:
+        """Yield the segments that hold rows of a namespace, newest first, with their rows."""
+        return self._slices(name)
+
+    def _slices(self, name: str) -> Iterator[tuple[SegmentView, Slice]]:
+        for view in reversed(self.views):
+            part = view.reader.slice_of(name)
+            if part is not None:
+                yield view, part

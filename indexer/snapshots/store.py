@@ -1,0 +1,331 @@
+"""The snapshot store: immutable objects under names that are never reused. The only speller of object names.
+
+Contract of every store:
+
+1. `put` and `create` make an object only if the name is free, and never show part of it under that name.
+2. What `put` and `create` return is readable by every process at once; it is durable only after `sync`.
+3. `delete` of a missing object is fine. `read`, `map` and `path` of one raise `FileNotFoundError`.
+4. Any `OSError` but those is translated to `StoreUnavailable`, after which nothing was left under the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from producer.steps import Step, no_step
+from schemas.errors import AlreadyExists, CorruptData, StoreUnavailable
+from schemas.manifest import ObjectRef
+
+__all__ = ["LocalStore", "Store", "checkpoint_name", "manifest_name", "manifest_version", "new_object_name"]
+
+# Smaller objects are read into memory: a map costs an open descriptor and a page of address space each.
+_MAP_BYTES_MIN = 256 * 1024
+# Large files are synced in steps, so that the log's commits do not stall behind one long flush.
+_SYNC_STEP_BYTES = 16 * 1024 * 1024
+
+
+def partition_prefix(index_id: str, partition: int) -> str:
+    """Return the prefix of all names of a partition."""
+    return f"{index_id}/{partition}"
+
+
+def manifest_name(index_id: str, partition: int, version: int) -> str:
+    """Return the name of a manifest; names sort by version."""
+    return f"{partition_prefix(index_id, partition)}/manifests/{version:020d}"
+
+
+def manifest_version(name: str) -> int:
+    """Return the version that a manifest's name says."""
+    return int(name.rpartition("/")[2])
+
+
+def checkpoint_name(index_id: str, partition: int) -> str:
+    """Return the name of the durable checkpoint marker."""
+    return f"{partition_prefix(index_id, partition)}/checkpoint"
+
+
+def new_object_name(index_id: str, partition: int, kind: str) -> str:
+    """Return a name that was never used: `kind` says what lies in it, the rest is random."""
+    return f"{partition_prefix(index_id, partition)}/objects/{secrets.token_hex(16)}.{kind}"
+
+
+class Store(Protocol):
+    """Where snapshots are kept."""
+
+    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> ObjectRef:
+        """Write a new object from `chunks`. Raises `AlreadyExists`, `StoreUnavailable`."""
+        ...
+
+    def adopt(self, name: str, file: Path) -> ObjectRef:
+        """Make a finished local file an object; the file is gone afterwards. Raises as `put`."""
+        ...
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a small object only if absent: the commit. Raises `AlreadyExists`, `StoreUnavailable`."""
+        ...
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write an object durably in place of an older one of that name."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an object. Raises `FileNotFoundError`, `StoreUnavailable`."""
+        ...
+
+    def open(self, ref: ObjectRef, *, verify: bool) -> memoryview:
+        """Return the bytes of an object, mapped where it is large.
+
+        Raises `CorruptData` where size or, if `verify`, digest differ; `FileNotFoundError`.
+        """
+        ...
+
+    def path(self, ref: ObjectRef) -> Path:
+        """Return a local file with the object's bytes."""
+        ...
+
+    def scratch(self, index_id: str, partition: int) -> Path:
+        """Return a new local file name beside the objects, for a library that writes files itself."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Say whether the object exists."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the names directly below `prefix`, sorted."""
+        ...
+
+    def age_seconds(self, name: str) -> float | None:
+        """Return how long ago the object was written by the store's own clock, or None where it is gone."""
+        ...
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects; missing ones are fine."""
+        ...
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete everything below `prefix`."""
+        ...
+
+    def quarantine(self, name: str) -> None:
+        """Set a damaged object aside for analysis. A manifest's name stays taken."""
+        ...
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Make objects and their names durable. Raises `StoreUnavailable`, `FileNotFoundError`."""
+        ...
+
+
+class LocalStore:
+    """Objects as files below `root`: written beside, hard-linked to their name, fsynced at `sync`."""
+
+    def __init__(self, root: Path, step: Step = no_step, *, now: Callable[[], float] | None = None) -> None:
+        """Keep objects below `root`, which is made if absent. `now` gives seconds since 1970 for ages."""
+        self._root = root
+        self._step = step
+        self._now = now
+        self._made: set[Path] = set()
+        root.mkdir(parents=True, exist_ok=True)
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
+        """Reopen by root in another process; named steps stay with the first one."""
+        return (LocalStore, (self._root,))
+
+    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> ObjectRef:
+        """See `Store.put`."""
+        digest = hashlib.sha256()
+        size = 0
+        with self._translated(name):
+            temporary = self._temporary(name)
+            try:
+                unsynced = 0
+                with temporary.open("xb", buffering=0) as file:
+                    for chunk in chunks:
+                        _write_all(file.fileno(), chunk)
+                        digest.update(chunk)
+                        size += len(chunk)
+                        unsynced += len(chunk)
+                        if unsynced >= _SYNC_STEP_BYTES:
+                            os.fdatasync(file.fileno())
+                            unsynced = 0
+                self._step("store.written")
+                self._link(temporary, name)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return ObjectRef(name, size, digest.digest())
+
+    def adopt(self, name: str, file: Path) -> ObjectRef:
+        """See `Store.adopt`."""
+        with self._translated(name):
+            digest = hashlib.sha256()
+            size = 0
+            with file.open("rb") as source:
+                while block := source.read(1 << 20):
+                    digest.update(block)
+                    size += len(block)
+            self._link(file, name)
+            file.unlink()
+        return ObjectRef(name, size, digest.digest())
+
+    def create(self, name: str, data: bytes) -> None:
+        """See `Store.create`."""
+        self.put(name, [data])
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See `Store.replace`."""
+        with self._translated(name):
+            temporary = self._temporary(name)
+            with temporary.open("xb", buffering=0) as file:
+                _write_all(file.fileno(), data)
+                os.fsync(file.fileno())
+            target = self._root / name
+            temporary.replace(target)
+            _sync_directory(target.parent)
+
+    def read(self, name: str) -> bytes:
+        """See `Store.read`."""
+        with self._translated(name):
+            return (self._root / name).read_bytes()
+
+    def open(self, ref: ObjectRef, *, verify: bool) -> memoryview:
+        """See `Store.open`."""
+        with self._translated(ref.name), (self._root / ref.name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != ref.size_bytes:
+                raise CorruptData(f"Object {ref.name} has {size} bytes, expected {ref.size_bytes}.", name=ref.name)
+            if size < _MAP_BYTES_MIN:
+                view = memoryview(file.read())
+            else:
+                view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if verify and hashlib.sha256(view).digest() != ref.sha256:
+            raise CorruptData(f"Object {ref.name} does not match its digest.", name=ref.name)
+        return view
+
+    def path(self, ref: ObjectRef) -> Path:
+        """See `Store.path`."""
+        return self._root / ref.name
+
+    def scratch(self, index_id: str, partition: int) -> Path:
+        """See `Store.scratch`."""
+        return self._temporary(new_object_name(index_id, partition, "scratch"))
+
+    def exists(self, name: str) -> bool:
+        """See `Store.exists`."""
+        return (self._root / name).exists()
+
+    def list(self, prefix: str) -> list[str]:
+        """See `Store.list`."""
+        try:
+            with os.scandir(self._root / prefix) as entries:
+                return sorted(f"{prefix}/{entry.name}" for entry in entries if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def age_seconds(self, name: str) -> float | None:
+        """See `Store.age_seconds`."""
+        try:
+            modified = (self._root / name).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return (self._now() if self._now else self._file_clock()) - modified
+
+    def delete(self, names: Sequence[str]) -> None:
+        """See `Store.delete`."""
+        for name in names:
+            self._step("gc.unlink")
+            (self._root / name).unlink(missing_ok=True)
+
+    def delete_prefix(self, prefix: str) -> None:
+        """See `Store.delete_prefix`."""
+        with contextlib.suppress(FileNotFoundError):  # nothing was ever written, or another process deletes it too
+            shutil.rmtree(self._root / prefix)
+        self._made.clear()
+
+    def quarantine(self, name: str) -> None:
+        """See `Store.quarantine`."""
+        source = self._root / name
+        target = self._root / "quarantine" / f"{name.replace('/', '_')}.{secrets.token_hex(4)}"
+        target.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has set it aside already
+            if "/manifests/" in name:
+                shutil.copyfile(source, target)
+            else:
+                source.rename(target)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """See `Store.sync`."""
+        directories: set[Path] = set()
+        for name in names:
+            target = self._root / name
+            with self._translated(name):
+                _sync_file(target)
+            directory = target.parent
+            while directory != self._root.parent and directory not in directories:
+                directories.add(directory)
+                directory = directory.parent
+        for directory in sorted(directories, reverse=True):
+            with self._translated(str(directory)):
+                _sync_directory(directory)
+
+    def _temporary(self, name: str) -> Path:
+        target = self._root / name
+        if target.parent not in self._made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(target.parent)
+        return target.parent / f".{target.name}.{secrets.token_hex(6)}"
+
+    def _link(self, source: Path, name: str) -> None:
+        try:
+            os.link(source, self._root / name)
+        except FileExistsError as error:
+            raise AlreadyExists(f"Object {name} exists.", name=name) from error
+
+    def _file_clock(self) -> float:
+        probe = self._root / ".clock"
+        probe.touch()
+        return probe.stat().st_mtime
+
+    @contextlib.contextmanager
+    def _translated(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            self._made.clear()
+            raise
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise StoreUnavailable(
+                f"The snapshot store cannot {'grow: its disk is full' if full else 'be used'} ({name}: {error.strerror}).",
+                full=full,
+            ) from error
+
+
+def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:
+    view = memoryview(chunk).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
