@@ -5,6 +5,8 @@ Source: org.apache.kafka.common.utils.Utils.murmur2 and BuiltInPartitioner.parti
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 __all__ = ["DEFAULT_NAMESPACE", "canonical_namespace", "murmur2", "partition_of"]
 
 DEFAULT_NAMESPACE = "__default__"
@@ -38,6 +40,7 @@ def murmur2(data: bytes) -> int:
     return h
 
 
+@lru_cache(maxsize=16_384)
 def partition_of(namespace: str, partitions: int) -> int:
     """Return the partition of `namespace` in a log of `partitions` partitions."""
     return (murmur2(canonical_namespace(namespace).encode()) & 0x7FFFFFFF) % partitions
