@@ -58,6 +58,7 @@ class CatalogFold:
     def __init__(self) -> None:
         self.indexes: dict[str, IndexSpec] = {}
         self.by_port: dict[int, IndexSpec] = {}
+        self.removed: list[IndexSpec] = []
         self._ports_used: set[int] = set()
 
     def apply(self, event: CatalogEvent) -> IndexSpec | FreshetError:
@@ -67,6 +68,7 @@ class CatalogFold:
             if removed is None:
                 return not_found(event.name)
             self.by_port.pop(removed.port, None)
+            self.removed.append(removed)
             return removed
         if event.spec.name in self.indexes:
             return already_exists(event.spec.name)
@@ -149,6 +151,10 @@ class Catalog:
     def list(self) -> Sequence[IndexSpec]:
         """Return all living indexes by name."""
         return sorted(self._fold.indexes.values(), key=lambda spec: spec.name)
+
+    def removed(self) -> Sequence[IndexSpec]:
+        """Return all indexes that were deleted, oldest first: their logs and snapshots are to be cleared away."""
+        return tuple(self._fold.removed)
 
     def by_port(self, port: int) -> IndexSpec | None:
         """Return the living index that is reached by a port of its own, None where there is none."""
