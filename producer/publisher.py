@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from producer.admission import admit
-from producer.log.protocol import Appended, Log, LogRecord, Logs
+from producer.log.protocol import Appended, Log, LogRecord
 from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
 from schemas.errors import FreshetError, LogRegressed, PayloadTooLarge
@@ -23,7 +23,7 @@ from schemas.limits import APPEND_BYTES_MAX
 from schemas.operations import Event
 from schemas.partitions import canonical_namespace, partition_of
 
-__all__ = ["BATCH_HEADER", "Gate", "LogsByIndex", "PublishedBatch", "Publisher", "PublisherOptions"]
+__all__ = ["BATCH_HEADER", "Gate", "PublishedBatch", "Publisher", "PublisherOptions"]
 
 BATCH_HEADER = "freshet-batch"
 # May this partition take more now? Raises `TailFull`, `LogFull` or another error of the tree where it may not.
@@ -48,28 +48,11 @@ class PublishedBatch:
     next_offset: int
 
 
-class LogsByIndex:
-    """The open log of each index; opened at first use and kept."""
-
-    def __init__(self, logs: Logs) -> None:
-        self._logs = logs
-        self._opening: dict[str, asyncio.Task[Log]] = {}
-
-    async def __call__(self, spec: IndexSpec) -> Log:
-        """Return the log of `spec`. Raises what `Logs.open` raises; the next call tries again."""
-        task = self._opening.get(spec.log_id)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.create_task(self._logs.open(spec.name, spec.log_id, spec.partitions))
-            self._opening[spec.log_id] = task
-        return await asyncio.shield(task)
-
-    def forget(self, log_id: str) -> None:
-        """Let go of a log that was dropped."""
-        self._opening.pop(log_id, None)
-
-
 class Publisher:
-    """Puts events on the logs of indexes. One per process; safe to call from any number of tasks of one event loop."""
+    """Puts events on the logs of indexes. One per process; any number of tasks of one event loop may call it at once.
+
+    `logs_by_index` returns the open log of an index, as `Logs.open` does: it is asked before every append.
+    """
 
     def __init__(
         self,
