@@ -1,8 +1,8 @@
 """Checkpoints and garbage collection of one partition.
 
-A checkpoint makes a manifest and all it names durable, and then says so in a marker; it comes before every deletion that
-relies on a snapshot. Collection removes only what no retained manifest names and what is older than the grace period;
-it lists objects before manifests, and looks who is writing before it deletes.
+A checkpoint makes a manifest and all it names durable, and then says so in a marker; it comes before every deletion
+that relies on a snapshot. Collection removes only what no retained manifest names and what is older than the grace
+period; it lists objects before manifests, and looks who is writing before it deletes.
 """
 
 from __future__ import annotations
@@ -99,10 +99,14 @@ class Janitor:
             return None
 
     def audit(self, manifest: Manifest) -> None:
-        """Check that every object which `manifest` names is there. Raises `CorruptData` naming the first that is not."""
+        """Check that every object which `manifest` names is there. Raises `CorruptData` naming the first missing."""
         for name in sorted(self._objects_of(manifest)):
             if not self._partition.store.exists(name):
                 raise CorruptData(f"Object {name} is gone.", name=name)
+
+    def collections_needed(self, every_seconds: float) -> int:
+        """Return how many collections, run `every_seconds`, remove all that is garbage now."""
+        return int(self._options.grace_seconds / max(every_seconds, 0.001)) + 2
 
     def collect(self, *, busy_seconds: float = 0.0) -> int:
         """Delete what nobody needs; return how many objects and manifests went.
@@ -188,5 +192,3 @@ class Janitor:
     def _older(self, name: str, seconds: float) -> bool:
         age = self._partition.store.age_seconds(name)
         return age is not None and age >= seconds
-
-

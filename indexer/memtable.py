@@ -1,7 +1,7 @@
 """The fold of events on top of a snapshot: new rows, kills and patches of older ones, namespaces, outcomes.
 
-Pure and deterministic: no I/O, no clock. Fold order is offset order; look-ups go to the memtable's own rows first, then to
-the snapshot under it minus what this memtable has killed. A memtable lives for one publish.
+Pure and deterministic: no I/O, no clock. Fold order is offset order; look-ups go to the memtable's own rows first, then
+to the snapshot under it minus what this memtable has killed. A memtable lives for one publish.
 """
 
 from __future__ import annotations
@@ -100,13 +100,7 @@ class Memtable:
 
     def __bool__(self) -> bool:
         """Say whether a publish would have anything to write."""
-        return bool(
-            any(self._rows.values())
-            or self._pending
-            or self._namespaces
-            or self.outcomes
-            or self.dead_letters
-        )
+        return bool(any(self._rows.values()) or self._pending or self._namespaces or self.outcomes or self.dead_letters)
 
     def rows(self) -> Rows:
         """Return the new rows as columns."""

@@ -1,9 +1,9 @@
 """Which segments to merge, from their sizes alone. Pure: data in, data out.
 
 Two kinds of merges run beside each other. A roll-up turns recent deltas and flat segments that are not larger than what
-joins them into one flat segment. A graph merge takes the rows of namespaces that have grown past a threshold out of the
-flat segments and gives each a graph, joined with those of its graphs that are not larger than what joins them, so that a
-row enters few graphs. A segment with too many dead rows is rewritten alone.
+joins them into one flat segment. A graph merge takes the rows of namespaces that have grown past a threshold out of
+the flat segments and gives each a graph, joined with those of its graphs that are not larger than what joins them, so
+that a row enters few graphs. A segment with too many dead rows is rewritten alone.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def plan_graphs(
     for size in (*free_graphs, *free_flats):
         if size.dead_share > options.dead_share_max:
             keeps_graph = bool(size.namespace) and size.live_rows >= options.graph_rows_min
-            return MergePlan(
-                (size.segment_id,), graph_namespaces=frozenset([size.namespace] if keeps_graph else [])
-            )
+            return MergePlan((size.segment_id,), graph_namespaces=frozenset([size.namespace] if keeps_graph else []))
     return None
 
 

@@ -53,7 +53,7 @@ class MergeJob:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Where the rows of one input went: number of the output (int32 [rows], -1 = dead) and row there (uint32 [rows])."""
+    """Where the rows of one input went: output number (int32 [rows], -1 = dead) and row there (uint32 [rows])."""
 
     output: npt.NDArray[np.int32]
     row: npt.NDArray[np.uint32]
@@ -76,19 +76,27 @@ class _Source:
     namespace: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Merging:
+    """A merge under way: all namespaces by their bytes, the live rows, and where they went so far."""
+
+    names: Sequence[bytes]
+    sources: Sequence[_Source]
+    moves: Sequence[Moves]
+
+
 def run_merge(store: Store, job: MergeJob) -> MergeResult:
     """Merge. Raises `CorruptData` where an input is damaged, `StoreUnavailable`."""
     views = [_open(store, item) for item in job.inputs]
     names = sorted({name for view in views for name in view.reader.names})
     sources = [_source(view, names) for view in views]
-    moves = [
-        Moves(np.full(view.reader.rows, -1, np.int32), np.zeros(view.reader.rows, np.uint32)) for view in views
-    ]
+    moves = [Moves(np.full(view.reader.rows, -1, np.int32), np.zeros(view.reader.rows, np.uint32)) for view in views]
+    merging = _Merging(names, sources, moves)
     outputs: list[SegmentEntry] = []
     graphs = [number for number, name in enumerate(names) if name.decode() in job.graph_namespaces]
     flats = sorted(set(range(len(names))) - set(graphs))
     for group in [flats, *([number] for number in graphs)]:
-        entry = _write(store, job, names, sources, group, len(outputs), moves)
+        entry = _write(store, job, merging, group, len(outputs))
         if entry is not None:
             outputs.append(entry)
     return MergeResult(tuple(outputs), tuple(moves))
@@ -118,16 +126,9 @@ def _source(view: SegmentView, names: Sequence[bytes]) -> _Source:
     return _Source(view, rows, mapping[own])
 
 
-def _write(
-    store: Store,
-    job: MergeJob,
-    names: Sequence[bytes],
-    sources: Sequence[_Source],
-    group: Sequence[int],
-    output: int,
-    moves: Sequence[Moves],
-) -> SegmentEntry | None:
+def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int], output: int) -> SegmentEntry | None:
     """Write the rows of the namespaces in `group` as one segment; note their moves."""
+    names, sources, moves = merging.names, merging.sources, merging.moves
     wanted = np.zeros(len(names), np.bool_)
     wanted[list(group)] = True
     chosen = [source.rows[wanted[source.namespace]] for source in sources]
@@ -187,9 +188,7 @@ def _gather(
     present: npt.NDArray[np.int64],
     names: list[str],
 ) -> Rows:
-    pairs = [
-        (source.view, rows.tolist()) for source, rows in zip(sources, chosen, strict=True) if len(rows)
-    ]
+    pairs = [(source.view, rows.tolist()) for source, rows in zip(sources, chosen, strict=True) if len(rows)]
     renumber = np.full(len(wanted), -1, np.int64)
     renumber[present] = np.arange(len(present))
     vectors = [view.reader.vectors[rows] for view, rows in pairs]

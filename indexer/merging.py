@@ -51,7 +51,7 @@ class Merges:
         self._running.clear()
 
     def next_job(self, lane: str) -> MergeJob | None:
-        """Freeze and return the next merge of `lane` (`rollup` or `graph`), or None. Its end is `commit` or `abandon`."""
+        """Freeze and return the next merge of `lane` (`rollup`, `graph`) or None. It ends by `commit` or `abandon`."""
         if lane in self._running:
             return None
         plan = self._plan(lane)
@@ -185,9 +185,7 @@ class Merges:
         snapshot = self._partition.snapshot
         if rows and len(snapshot.table.namespaces) >= _LISTED_MAX:
             held = {name for view in snapshot.views for name in view.reader.names}
-            return tuple(
-                row for row in snapshot.namespaces.values() if row.exists or row.name.encode() in held
-            )
+            return tuple(row for row in snapshot.namespaces.values() if row.exists or row.name.encode() in held)
         return rows
 
     def _dead_letters(self, read: Sequence[Changes]) -> tuple[DeadLetter, ...]:
@@ -257,5 +255,3 @@ def _move(landed: SegmentChanges, moves: Moves, output: int, segment_id: int) ->
         if len(rows):
             patches.append(replace(patch, rows=BitMap(moves.row[rows].tolist()).serialize()))
     return SegmentChanges(segment_id, moves.row[at[here]], landed.killed_offsets[here], tuple(patches))
-
-

@@ -78,6 +78,11 @@ class PartitionIndexer:
         """Say whether a publish would move the position."""
         return self._folded_offset > self.snapshot.next_offset
 
+    @property
+    def pending_dead_letters(self) -> int:
+        """Dead letters that the next publish will commit."""
+        return len(self._memtable.dead_letters)
+
     def take_over(self, log_end: int) -> None:
         """Become the writer: commit the newest sound state again under the next version and epoch.
 
@@ -111,9 +116,7 @@ class PartitionIndexer:
         self.step("takeover.before_manifest")
         committed = self._create(manifest)
         self.step("takeover.after_manifest")
-        self.snapshot = Snapshot(
-            committed, found.metric, found.table, found.views, found.namespaces, found.outcomes
-        )
+        self.snapshot = Snapshot(committed, found.metric, found.table, found.views, found.namespaces, found.outcomes)
         self._restart_fold()
 
     def fold(self, records: Sequence[StoredRecord], next_offset: int) -> None:
@@ -135,7 +138,7 @@ class PartitionIndexer:
     def publish(self) -> bool:
         """Make everything folded visible, in one object and one manifest; return whether there was anything.
 
-        Raises `CommitConflict` where another worker has taken over; `StoreUnavailable`, after which it can be tried again.
+        Raises `CommitConflict` where another worker has taken over; `StoreUnavailable`, then it can be tried again.
         """
         if not self.is_pending:
             return False

@@ -125,9 +125,7 @@ def encode_changes(changes: Changes) -> bytes:
             patches=[pb.Patch(offset=p.offset, rows=p.rows, set_metadata=p.set_metadata) for p in item.patches],
         )
     for row in changes.namespaces:
-        message.namespaces.add(
-            name=row.name, exists=row.exists, floor=row.floor, offset=row.offset, schema=row.schema
-        )
+        message.namespaces.add(name=row.name, exists=row.exists, floor=row.floor, offset=row.offset, schema=row.schema)
     for outcome in changes.outcomes:
         message.outcomes.add(
             offset=outcome.offset,

@@ -213,7 +213,7 @@ def encode_manifest(manifest: Manifest) -> tuple[Manifest, bytes]:
 def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest.
 
-    Raises `CorruptData` where its digest or an invariant does not hold, `UnsupportedFormat` where a newer version wrote it.
+    Raises `CorruptData` where its digest or an invariant does not hold; `UnsupportedFormat` where it is newer than we.
     """
     message = pb.Manifest()
     _parse(message, data, "manifest")
@@ -252,7 +252,7 @@ def encode_table(table: SegmentTable) -> bytes:
     for entry in table.segments:
         message.segments.add(
             segment_id=entry.segment_id,
-            kind=entry.kind,  # type: ignore[arg-type] # an int is what the enum is on the wire
+            kind=entry.kind,
             records=_ref(entry.records),
             vectors=_ref(entry.vectors),
             graph=_ref(entry.graph),

@@ -24,7 +24,6 @@ _TAIL = struct.Struct("<II8s")
 _ALIGNMENT = 64
 
 
-
 def pack(
     sections: Mapping[str, bytes | npt.NDArray[Any]], *, rows: int = 0, dimension: int = 0
 ) -> Iterator[bytes | memoryview]:
@@ -89,4 +88,4 @@ class Container:
 
 def _array_bytes(array: npt.NDArray[Any]) -> memoryview:
     contiguous = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return memoryview(contiguous.reshape(-1).view(np.uint8)) if contiguous.size else memoryview(b"")
+    return contiguous.reshape(-1).view(np.uint8).data if contiguous.size else memoryview(b"")

@@ -1,8 +1,8 @@
 """The graph door: the only module that knows hnswlib (https://github.com/nmslib/hnswlib).
 
-House rules, each from a measured trap of hnswlib 0.8.0: a served graph is never changed; a save is checked against the
-expected size, since the library ignores write errors; never ask for more rows than there are, since its exception leaks;
-`ef` is not in the file, so it is set at load.
+House rules, each from a measured trap of hnswlib 0.8.0: a served graph is never changed; a save is checked against
+the expected size, since the library ignores write errors; never ask for more rows than there are, since its exception
+leaks; `ef` is not in the file, so it is set at load.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Graph:
     """A loaded graph. Searching is safe from several threads."""
 
     def __init__(self, file: Path, *, rows: int, dimension: int, metric: Metric, ef_search: int) -> None:
-        """Load `file`, whose digest the caller has verified. Raises `CorruptData` where it does not hold `rows` rows."""
+        """Load `file`, whose digest was verified. Raises `CorruptData` where it does not hold `rows` rows."""
         self._index = hnswlib.Index(space=_SPACES[metric], dim=dimension)
         try:
             self._index.load_index(str(file))

@@ -88,9 +88,7 @@ def _strings(items: Sequence[bytes]) -> tuple[npt.NDArray[np.uint64], bytes]:
     return ends, b"".join(items)
 
 
-def _reduce(
-    function: np.ufunc, values: npt.NDArray[np.int64], starts: npt.NDArray[np.uint32]
-) -> npt.NDArray[np.int64]:
+def _reduce(function: np.ufunc, values: npt.NDArray[np.int64], starts: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     if not len(values):
         return np.empty(0, np.int64)
     reduced: npt.NDArray[np.int64] = function.reduceat(values, starts[:-1].astype(np.int64))

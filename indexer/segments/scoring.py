@@ -26,7 +26,8 @@ def ranks(
     if metric is Metric.EUCLIDEAN:
         # By differences, not by norms: x.x - 2 x.q + q.q loses all digits for near neighbours.
         difference = matrix - query
-        return -np.einsum("ij,ij->i", difference, difference).astype(np.float64)
+        squared: npt.NDArray[np.float64] = np.einsum("ij,ij->i", difference, difference).astype(np.float64)
+        return -squared
     products = (matrix @ query).astype(np.float64)
     if metric is Metric.DOTPRODUCT:
         return products

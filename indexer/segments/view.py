@@ -245,9 +245,7 @@ class _Ids(Sequence[bytes]):
         return self._reader.id_bytes(int(self._order[at]))
 
 
-def _clip(
-    patches: Sequence[AppliedPatch], part: Slice
-) -> list[tuple[npt.NDArray[np.int64], Mapping[str, object]]]:
+def _clip(patches: Sequence[AppliedPatch], part: Slice) -> list[tuple[npt.NDArray[np.int64], Mapping[str, object]]]:
     inside = []
     for patch in patches:
         rows = np.asarray(patch.rows.to_array(), np.int64)

@@ -225,9 +225,7 @@ def _records_name(source: SegmentEntry | DeltaRef) -> str:
     return source.records.name if isinstance(source, SegmentEntry) else source.object.name
 
 
-def _apply_floors(
-    building: _Building, changed: Iterable[NamespaceRow], namespaces: Mapping[str, NamespaceRow]
-) -> None:
+def _apply_floors(building: _Building, changed: Iterable[NamespaceRow], namespaces: Mapping[str, NamespaceRow]) -> None:
     """Bury slices whose rows are all older than their namespace's deletion: new deletions, and new segments."""
     for number in building.fresh:
         for name in building.views[number].reader.names:

@@ -18,7 +18,7 @@ __all__ = ["ReaderOptions", "SnapshotReader"]
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """How a follower reads: after `list_every` refreshes that found nothing, it lists instead of trying the next name."""
+    """How a follower reads: after `list_every` refreshes that found nothing it lists, else it tries the next name."""
 
     list_every: int = 20
     graph: GraphOptions = field(default_factory=GraphOptions)
@@ -27,9 +27,7 @@ class ReaderOptions:
 class SnapshotReader:
     """The newest snapshot of one partition. Synchronous, for one caller at a time; `current` may be read by anybody."""
 
-    def __init__(
-        self, store: Store, spec: IndexSpec, partition: int, options: ReaderOptions | None = None
-    ) -> None:
+    def __init__(self, store: Store, spec: IndexSpec, partition: int, options: ReaderOptions | None = None) -> None:
         """Begin with the empty snapshot, version 0."""
         self._store = store
         self._spec = spec

@@ -303,8 +303,9 @@ class LocalStore:
             raise
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            trouble = "is full: free some disk space" if full else "does not answer"
             raise StoreUnavailable(
-                f"The snapshot store cannot {'grow: its disk is full' if full else 'be used'} ({name}: {error.strerror}).",
+                f"The snapshot store {trouble} ({name}: {error.strerror}).",
                 full=full,
             ) from error
 

@@ -1,0 +1,169 @@
+"""All workers of one process: one per partition of every index in the catalog; clears up after deleted indexes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from indexer.gc import Janitor, RetentionOptions
+from indexer.metrics import IndexerMetrics
+from indexer.partition import PartitionIndexer, PartitionOptions
+from indexer.pool import MergePool
+from indexer.snapshots.store import Store
+from indexer.worker import PartitionWorker, WorkerOptions, WorkerStatus
+from producer.catalog import Catalog
+from producer.log.protocol import Log, Logs
+from producer.steps import Step, no_step
+from schemas.errors import FreshetError
+from schemas.indexes import IndexSpec
+
+__all__ = ["Indexer", "IndexerOptions"]
+
+_log = structlog.get_logger(__name__)
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexerOptions:
+    """Options of all partitions of a process."""
+
+    partition: PartitionOptions = field(default_factory=PartitionOptions)
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
+    retention: RetentionOptions = field(default_factory=RetentionOptions)
+    # Processes that build graphs.
+    builders: int = 1
+
+
+class Indexer:
+    """Runs the workers of every index in the catalog."""
+
+    def __init__(
+        self,
+        logs: Logs,
+        catalog: Catalog,
+        store: Store,
+        options: IndexerOptions,
+        *,
+        clock_ms: Callable[[], int],
+        metrics: IndexerMetrics,
+        published: Callable[[str, int], None] = lambda _index_id, _partition: None,
+    ) -> None:
+        """Build; nothing runs before `start`. `published(index_id, partition)` is called after every new manifest."""
+        self._logs = logs
+        self._catalog = catalog
+        self._store = store
+        self._options = options
+        self._clock_ms = clock_ms
+        self._metrics = metrics
+        self._published = published
+        self._pool = MergePool(options.builders)
+        self._writer = secrets.token_hex(8)
+        self._workers: dict[str, list[PartitionWorker]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cleared: set[str] = set()
+        self._follower: asyncio.Task[None] | None = None
+        self._step: Step = no_step
+
+    def use_step(self, step: Step) -> None:
+        """Call `step` at named points from now on; for tests that end the process there."""
+        self._step = step
+
+    async def start(self) -> None:
+        """Start a worker for every partition and follow the catalog, which must be started."""
+        self._follower = asyncio.create_task(self._follow(), name="indexer")
+
+    async def close(self) -> None:
+        """Stop all workers. What was folded and not published is folded again by the next one."""
+        tasks = [*self._tasks.values(), *([self._follower] if self._follower is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._workers.clear()
+        self._pool.close()
+
+    def status(self) -> Sequence[WorkerStatus]:
+        """Return what every worker is doing, by index and partition."""
+        return [worker.status() for workers in self._workers.values() for worker in workers]
+
+    async def _follow(self) -> None:
+        while True:
+            version = self._catalog.version
+            living = {spec.index_id: spec for spec in self._catalog.list()}
+            for index_id in [key for key in self._tasks if key not in living]:
+                await self._stop(index_id)
+            for index_id, spec in living.items():
+                if index_id not in self._tasks:
+                    self._tasks[index_id] = asyncio.create_task(self._run(spec), name=f"index {index_id}")
+            for spec in self._catalog.removed():
+                await self._clear(spec)
+            await self._catalog.changed(version)
+
+    async def _run(self, spec: IndexSpec) -> None:
+        log = await self._open(spec)
+        self._workers[spec.index_id] = [self._worker(log, spec, number) for number in range(spec.partitions)]
+        async with asyncio.TaskGroup() as group:
+            for worker in self._workers[spec.index_id]:
+                group.create_task(self._watch(worker))
+
+    async def _watch(self, worker: PartitionWorker) -> None:
+        """Run a worker; an error that nobody expected stops its partition loudly for a while, not its neighbours."""
+        while True:
+            try:
+                await worker.run()
+            except Exception:  # noqa: BLE001 # the barrier between partitions: logged whole, then tried again
+                _log.exception("worker_failed", status=worker.status())
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _open(self, spec: IndexSpec) -> Log:
+        while True:
+            try:
+                return await self._logs.open(spec.name, spec.log_id, spec.partitions)
+            except FreshetError as error:
+                _log.warning("log_not_open", index=spec.name, reason=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _worker(self, log: Log, spec: IndexSpec, number: int) -> PartitionWorker:
+        partition = PartitionIndexer(
+            self._store,
+            spec,
+            number,
+            self._options.partition,
+            clock_ms=self._clock_ms,
+            writer=self._writer,
+            step=self._step,
+        )
+        return PartitionWorker(
+            log,
+            partition,
+            Janitor(partition, self._options.retention),
+            self._pool,
+            self._options.worker,
+            metrics=self._metrics,
+            published=lambda: self._published(spec.index_id, number),
+        )
+
+    async def _stop(self, index_id: str) -> None:
+        task = self._tasks.pop(index_id)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):  # it was cancelled on the line above
+            await task
+        self._workers.pop(index_id, None)
+
+    async def _clear(self, spec: IndexSpec) -> None:
+        """Remove the snapshots and the log of a deleted index; tried again at the next change where it fails."""
+        if spec.index_id in self._cleared:
+            return
+        try:
+            await asyncio.to_thread(self._store.delete_prefix, spec.index_id)
+            await self._logs.drop(spec.name, spec.log_id, spec.partitions)
+        except FreshetError as error:
+            _log.warning("index_not_cleared", index=spec.name, reason=error.message)
+            return
+        self._cleared.add(spec.index_id)
+        _log.info("index_cleared", index=spec.name, index_id=spec.index_id)
