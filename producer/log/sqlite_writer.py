@@ -124,13 +124,13 @@ class SqliteWriter:
             if not future.done():
                 future.set_exception(LogUnavailable(message, outcome="unknown"))
 
-    # What follows runs on the thread, but for `_resolve`.
+    # What follows runs on the thread, but for `_answer`.
 
     def _run(self) -> None:
         try:
             while (first := self._take()) is not None:
                 if isinstance(first, _Job):
-                    self._answer([(first.future, self._commits.run(first.job))])
+                    self._call(_settle, [(first.future, self._commits.run(first.job))])
                 else:
                     self._write(self._gather(first))
                 self._commits.checkpoint_if_due()
@@ -170,10 +170,7 @@ class SqliteWriter:
             for log_id in {request.log_id for request in grown}:
                 for sender in self._senders:
                     sender.poke(log_topic(log_id))
-        self._answer([(append.future, answer) for append, answer in zip(appends, answers, strict=True)])
-
-    def _answer(self, answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
-        self._call(self._resolve, answers)
+        self._call(self._answer, [(a.future, answer) for a, answer in zip(appends, answers, strict=True)])
 
     def _call(self, function: Callable[[_Argument], None], argument: _Argument) -> None:
         assert self._loop is not None
@@ -181,12 +178,16 @@ class SqliteWriter:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, argument)
 
-    def _resolve(self, answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
+    def _answer(self, answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
         self._step("append.before_answer")
-        for future, answer in answers:
-            if future.done():
-                continue
-            if isinstance(answer, FreshetError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        _settle(answers)
+
+
+def _settle(answers: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, FreshetError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
