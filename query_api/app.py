@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from indexer.snapshots.reader import SnapshotReader
@@ -14,27 +15,34 @@ from producer.log.protocol import Log
 from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
+from query_api.ends import EndsOptions
+from query_api.follower import FollowerOptions
+from query_api.freshness import Freshness
+from query_api.metrics import ApiMetrics
+from query_api.reads import ReadOptions, Reads
+from query_api.rest.addressing import Addressing
+from query_api.rest.hot import HotRoutes
+from query_api.rest.indexes import ControlPlane, indexes_router
+from query_api.rest.namespaces import namespaces_router
+from query_api.rest.openapi import add_document
+from query_api.rest.ops import ops_router
+from query_api.rest.program import Lifetime, Program, ProgramOptions, add_error_handlers
+from query_api.rest.vectors import vectors_router
+from query_api.served import Served, ServingParts
+from query_api.writes import WriteOptions, Writes
 from schemas.indexes import IndexSpec
 from schemas.limits import BODY_BYTES_MAX
 
-__all__ = ["ApiDeps", "ApiOptions", "AsgiProgram", "create_app"]
-
-AsgiProgram = Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[MutableMapping[str, Any]]],
-        Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
+__all__ = ["ApiDeps", "ApiOptions", "create_app"]
 
 
 @dataclass(frozen=True, slots=True)
 class ApiOptions:
-    """What the API obeys. Times in the unit of their name.
+    """What the API obeys.
 
     `index_ports` are the ports that this server has bound for indexes, best first; `host_template` is what
     `describe_index` returns (`{port}`, `{name}`, `{control_port}`), `portless_host_template` for an index without port.
+    Searches and small file reads run on threads of their own.
     """
 
     control_port: int = 5080
@@ -43,7 +51,13 @@ class ApiOptions:
     portless_host_template: str = "http://localhost:{control_port}/i/{name}"
     partitions: int = 4
     body_bytes_max: int = BODY_BYTES_MAX
-    tail_rows_max: int = 200_000
+    search_threads: int = 2
+    follower_threads: int = 2
+    reads: ReadOptions = field(default_factory=ReadOptions)
+    writes: WriteOptions = field(default_factory=WriteOptions)
+    freshness: Freshness = field(default_factory=Freshness)
+    follower: FollowerOptions = field(default_factory=FollowerOptions)
+    ends: EndsOptions = field(default_factory=EndsOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,81 @@ class ApiDeps:
     step: Step = no_step
 
 
-def create_app(deps: ApiDeps) -> AsgiProgram:
+def create_app(deps: ApiDeps) -> Program:
     """Return the program; its lifespan starts and ends the followers, so run it with lifespan on."""
-    raise NotImplementedError
+    options = deps.options
+    metrics = ApiMetrics(deps.registry)
+    search_threads = ThreadPoolExecutor(options.search_threads, "search")
+    follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
+    served = Served(_serving_parts(deps, metrics, follower_threads))
+    reads = Reads(threads=search_threads, options=options.reads, freshness=options.freshness)
+    writes = Writes(
+        deps.publisher,
+        clock_ms=deps.clock_ms,
+        metrics=metrics,
+        options=options.writes,
+        freshness=options.freshness,
+        step=deps.step,
+    )
+    hot = HotRoutes(reads, writes)
+    control = ControlPlane(
+        catalog=deps.catalog,
+        served=served,
+        drop_log=deps.drop_log,
+        host_of=lambda spec: host_of(spec, options),
+        ports=options.index_ports,
+        partitions=options.partitions,
+    )
+
+    async def close() -> None:
+        await writes.close()
+        await served.close()
+        search_threads.shutdown()
+        follower_threads.shutdown()
+
+    rest = FastAPI(
+        title="Freshet",
+        description="An event-sourced vector index that speaks the Pinecone wire surface.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    add_error_handlers(rest)
+    for router in (
+        vectors_router(reads, writes, hot),
+        namespaces_router(reads, writes),
+        indexes_router(control),
+        ops_router(served, deps.registry, metrics),
+    ):
+        rest.include_router(router)
+    add_document(rest)
+    return Program(
+        rest,
+        hot,
+        served=served,
+        addressing=Addressing(deps.catalog, control_port=options.control_port),
+        metrics=metrics,
+        options=ProgramOptions(options.body_bytes_max, deps.step),
+        lifetime=Lifetime(served.start, close),
+    )
+
+
+def host_of(spec: IndexSpec, options: ApiOptions) -> str:
+    """Return the host that clients are told to reach an index by."""
+    template = options.host_template if spec.port else options.portless_host_template
+    return template.format(port=spec.port, name=spec.name, control_port=options.control_port)
+
+
+def _serving_parts(deps: ApiDeps, metrics: ApiMetrics, threads: ThreadPoolExecutor) -> ServingParts:
+    return ServingParts(
+        catalog=deps.catalog,
+        publisher=deps.publisher,
+        open_log=deps.open_log,
+        open_reader=deps.open_reader,
+        pokes=deps.pokes,
+        clock_ms=deps.clock_ms,
+        metrics=metrics,
+        threads=threads,
+        follower=deps.options.follower,
+        ends=deps.options.ends,
+        step=deps.step,
+    )

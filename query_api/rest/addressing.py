@@ -1,0 +1,65 @@
+"""Which index a request is for: by the port it came in on, by the path `/i/<index>/...`, by the first label of Host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from producer.catalog import Catalog
+from query_api.rest.exchange import Scope
+from schemas.errors import NotFound
+from schemas.indexes import IndexSpec
+
+__all__ = ["Address", "Addressing"]
+
+_PREFIX = "/i/"
+# First segments of the control plane's paths; no path of an index begins with one of them.
+_CONTROL = frozenset({"backups", "collections", "docs", "healthz", "indexes", "metrics", "openapi.json", "readyz"})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a request is for: an index (None = the control plane), and the path within it."""
+
+    spec: IndexSpec | None
+    path: str
+
+
+class Addressing:
+    """Resolves requests against the catalog. The control plane is on `control_port`."""
+
+    def __init__(self, catalog: Catalog, *, control_port: int) -> None:
+        self._catalog = catalog
+        self._control_port = control_port
+
+    def resolve(self, scope: Scope, host: str) -> Address:
+        """Return what a request is for.
+
+        Raises `NotFound` for a port that no index has, and for a path whose index does not exist.
+        """
+        path: str = scope["path"]
+        server = scope.get("server")
+        port = server[1] if server else None
+        if port is not None and port != self._control_port:
+            spec = self._catalog.by_port(port)
+            if spec is None:
+                raise NotFound(f"No index is assigned to port {port}", port=port)
+            return Address(spec, path)
+        if path.startswith(_PREFIX):
+            name, _, rest = path[len(_PREFIX) :].partition("/")
+            return Address(self._catalog.get(unquote(name)), f"/{rest}")
+        if path[1:].partition("/")[0] in _CONTROL:
+            # An index that is called like the machine must not hide the control plane.
+            return Address(None, path)
+        return Address(self._by_host(host), path)
+
+    def _by_host(self, host: str) -> IndexSpec | None:
+        """Return the index that the first of several labels of a host name names; addresses have no labels."""
+        name = host.rpartition(":")[0] if ":" in host else host
+        label, dot, rest = name.partition(".")
+        if not dot or not rest or label.isdigit():
+            return None
+        try:
+            return self._catalog.get(label)
+        except NotFound:
+            return None

@@ -1,0 +1,165 @@
+"""From the bytes of a hot request to events and questions: one decode, vectors packed without touching each number."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+
+import orjson
+
+from query_api.reads import Question
+from schemas.errors import InvalidRequest
+from schemas.filters import parse_filter
+from schemas.limits import BATCH_RECORDS_MAX
+from schemas.metadata import canonical_metadata, shown
+from schemas.operations import Upsert
+from schemas.records import Sparse, dense_bytes, dense_values, make_sparse
+
+__all__ = ["decode_query", "decode_upsert", "json_object", "sparse_of"]
+
+_NUMBERS = frozenset({int, float})
+
+
+def json_object(body: bytes) -> dict[str, object]:
+    """Return a body as a JSON object. Raises `InvalidRequest`."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        hint = " NaN and Infinity are not JSON; vector values must be finite." if _names_non_finite(body) else ""
+        raise InvalidRequest(f"Invalid request: the body is not valid JSON: {error}.{hint}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"Invalid request: the body must be a JSON object, got '{shown(document)}'")
+    return document
+
+
+def namespace_of_body(document: dict[str, object]) -> str:
+    """Return the field `namespace`, `""` where it is absent. Raises `InvalidRequest`."""
+    namespace = document.get("namespace")
+    if namespace is None:
+        return ""
+    if not isinstance(namespace, str):
+        raise InvalidRequest(f"'namespace' must be a string, got '{shown(namespace)}'")
+    return namespace
+
+
+def decode_upsert(body: bytes, *, dimension: int) -> tuple[str, list[Upsert]]:
+    """Return the namespace and the events of `POST /vectors/upsert`, not checked against the index yet.
+
+    Raises `InvalidRequest`; its fact `event` is the place of the vector that is wrong.
+    """
+    document = json_object(body)
+    vectors = document.get("vectors")
+    if not isinstance(vectors, list) or not vectors:
+        raise InvalidRequest("Invalid request: 'vectors' must be a list of at least one vector")
+    if len(vectors) > BATCH_RECORDS_MAX:
+        raise InvalidRequest(
+            f"Invalid request: {len(vectors)} vectors in one upsert; the limit is {BATCH_RECORDS_MAX}, send several",
+            limit=BATCH_RECORDS_MAX,
+        )
+    dense = _packer(dimension, may_hold_booleans=b"true" in body or b"false" in body)
+    events = []
+    for place, vector in enumerate(vectors):
+        try:
+            events.append(_upsert(vector, dense))
+        except InvalidRequest as error:
+            error.facts["event"] = place
+            raise
+    return namespace_of_body(document), events
+
+
+def decode_query(body: bytes) -> tuple[str, Question, object]:
+    """Return the namespace, the question and the field `consistency` of `POST /query`. Raises `InvalidRequest`."""
+    document = json_object(body)
+    if document.get("queries"):
+        raise InvalidRequest("'queries' is not supported any more; send one 'vector' or 'id' a request")
+    top_k = document.get("topK")
+    if type(top_k) is not int:
+        raise InvalidRequest(f"Invalid top_k: 'topK' must be an integer, got '{shown(top_k)}'")
+    vector = document.get("vector")
+    values = None
+    if vector is not None and vector != []:
+        values = dense_values(_packer(_length(vector), may_hold_booleans=True)(vector))
+    name = document.get("id")
+    if name is not None and not isinstance(name, str):
+        raise InvalidRequest(f"'id' must be a string, got '{shown(name)}'")
+    where = document.get("filter")
+    question = Question(
+        top_k=top_k,
+        vector=values,
+        id=name or None,
+        sparse=sparse_of(document.get("sparseVector"), "sparseVector"),
+        where=None if where is None else parse_filter(where),
+        include_values=_flag(document, "includeValues"),
+        include_metadata=_flag(document, "includeMetadata"),
+    )
+    if name == "" and values is None:
+        raise InvalidRequest("Vector ID must not be empty")
+    return namespace_of_body(document), question, document.get("consistency")
+
+
+def sparse_of(value: object, field: str) -> Sparse | None:
+    """Return the sparse vector in a field, None where it is absent or empty. Raises `InvalidRequest`."""
+    if value is None or value == {}:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"'{field}' must be an object with 'indices' and 'values', got '{shown(value)}'")
+    return make_sparse(value.get("indices", []), value.get("values", []))
+
+
+def _upsert(vector: object, dense: Callable[[object], bytes]) -> Upsert:
+    if not isinstance(vector, dict):
+        raise InvalidRequest(f"Invalid request: a vector must be a JSON object, got '{shown(vector)}'")
+    name = vector.get("id")
+    if not isinstance(name, str):
+        raise InvalidRequest(f"Vector ID must be a string, got '{shown(name)}'")
+    return Upsert(
+        name,
+        dense(vector.get("values")),
+        sparse_of(vector.get("sparseValues"), "sparseValues"),
+        canonical_metadata(vector.get("metadata")),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _struct(dimension: int) -> struct.Struct:
+    return struct.Struct(f"<{dimension}f")
+
+
+def _packer(dimension: int, *, may_hold_booleans: bool) -> Callable[[object], bytes]:
+    """Return a function from a JSON list of numbers to little-endian float32 bytes.
+
+    A struct packs 1,536 numbers in 14 us, half of what numpy takes, and refuses strings, nulls and lists by itself; it
+    takes booleans for numbers, so their types are looked at where the body spells any. Whatever it refuses goes the
+    slow way, which says what is wrong.
+    """
+    pack = _struct(dimension).pack
+
+    def packed(values: object) -> bytes:
+        if type(values) is not list or len(values) != dimension:
+            return dense_bytes(values)
+        if may_hold_booleans and not _NUMBERS.issuperset(map(type, values)):
+            return dense_bytes(values)
+        try:
+            return pack(*values)
+        except (struct.error, OverflowError, TypeError):
+            return dense_bytes(values)
+
+    return packed
+
+
+def _length(vector: object) -> int:
+    return len(vector) if isinstance(vector, list) else 0
+
+
+def _flag(document: dict[str, object], field: str) -> bool:
+    value = document.get(field)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"'{field}' must be a boolean, got '{shown(value)}'")
+    return value
+
+
+def _names_non_finite(body: bytes) -> bool:
+    return b"NaN" in body or b"Infinity" in body

@@ -1,0 +1,56 @@
+"""From matches and records to response bytes: one encode; float32 printed as its shortest decimal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import orjson
+
+from query_api.reads import Match
+from schemas.records import Record
+
+__all__ = ["encode", "encode_fetch", "encode_query"]
+
+_FETCHED_PER_UNIT = 10
+
+
+def encode(body: Mapping[str, object]) -> bytes:
+    """Return JSON bytes; float32 arrays and scalars as their shortest decimals."""
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def encode_query(matches: Sequence[Match], namespace: str) -> bytes:
+    """Return the body of an answer to `POST /query`; `values` is empty where it was not asked for."""
+    found: list[dict[str, object]] = []
+    for match in matches:
+        item: dict[str, object] = {"id": match.id, "score": np.float32(match.score)}
+        if match.record is None:
+            item["values"] = []
+        else:
+            _add_parts(item, match.record)
+        found.append(item)
+    return encode({"matches": found, "namespace": namespace, "usage": {"readUnits": 1}})
+
+
+def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int) -> bytes:
+    """Return the body of an answer to `GET /vectors/fetch`."""
+    vectors: dict[str, dict[str, object]] = {}
+    for name, record in records.items():
+        item: dict[str, object] = {"id": name}
+        _add_parts(item, record)
+        vectors[name] = item
+    units = max(1, -(-asked // _FETCHED_PER_UNIT))
+    return encode({"vectors": vectors, "namespace": namespace, "usage": {"readUnits": units}})
+
+
+def _add_parts(item: dict[str, object], record: Record) -> None:
+    # The official clients need `values` present, also where a record has none.
+    item["values"] = [] if record.values is None else np.ascontiguousarray(np.asarray(record.values))
+    if record.sparse is not None:
+        item["sparseValues"] = {
+            "indices": np.ascontiguousarray(record.sparse.indices),
+            "values": np.ascontiguousarray(record.sparse.values),
+        }
+    if record.metadata:
+        item["metadata"] = orjson.Fragment(record.metadata)

@@ -1,0 +1,53 @@
+"""The routes that carry the load: upsert, query and fetch, from bytes to bytes below any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from query_api.reads import Reads
+from query_api.rest.decode import decode_query, decode_upsert
+from query_api.rest.encode import encode, encode_fetch, encode_query
+from query_api.rest.exchange import Answer, Call, read_headers, visible_fields, wanted_of, write_context, write_headers
+from query_api.writes import Writes
+
+__all__ = ["HotRoute", "HotRoutes"]
+
+HotRoute = Callable[[Call], Awaitable[Answer]]
+
+
+class HotRoutes:
+    """`POST /vectors/upsert`, `POST /query`, `GET /vectors/fetch`."""
+
+    def __init__(self, reads: Reads, writes: Writes) -> None:
+        self._reads = reads
+        self._writes = writes
+        self.table: dict[tuple[str, str], tuple[str, HotRoute]] = {
+            ("POST", "/vectors/upsert"): ("upsert", self.upsert),
+            ("POST", "/query"): ("query", self.query),
+            ("GET", "/vectors/fetch"): ("fetch", self.fetch),
+        }
+
+    async def upsert(self, call: Call) -> Answer:
+        """Append the vectors; answer when durable, or visible where that is asked for."""
+        namespace, events = decode_upsert(call.body, dimension=call.index.spec.dimension)
+        written = await self._writes.append(call.index, namespace, events, write_context(call.headers))
+        body = {"upsertedCount": len(events), **visible_fields(written)}
+        return Answer(200, encode(body), write_headers(written))
+
+    async def query(self, call: Call) -> Answer:
+        """Search one namespace."""
+        namespace, question, consistency = decode_query(call.body)
+        wanted = wanted_of(call.headers, consistency)
+        matches, shown = await self._reads.query(call.index, namespace, question, wanted)
+        return Answer(200, encode_query(matches, namespace), read_headers(shown))
+
+    async def fetch(self, call: Call) -> Answer:
+        """Return records by id."""
+        namespace, ids = "", []
+        for name, value in call.parameters():
+            if name == "ids":
+                ids.append(value)
+            elif name == "namespace":
+                namespace = value
+        records, shown = await self._reads.fetch(call.index, namespace, ids, wanted_of(call.headers))
+        return Answer(200, encode_fetch(records, namespace, asked=len(ids)), read_headers(shown))

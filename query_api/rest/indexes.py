@@ -1,0 +1,108 @@
+"""Routes of the control plane: indexes, and the answers that clients expect where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from fastapi import APIRouter, Depends, Request, Response
+
+from producer.catalog import Catalog
+from query_api.rest.encode import encode
+from query_api.rest.index_bodies import describe_index, is_protected, spec_of_create
+from query_api.rest.routing import body_of, control_only, documented, json_answer
+from query_api.served import Served
+from schemas.errors import Forbidden, FreshetError, Unavailable
+from schemas.indexes import IndexSpec, VectorType
+
+__all__ = ["ControlPlane", "indexes_router"]
+
+_log = structlog.get_logger(__name__)
+# Clients of earlier versions, and those that send none, cannot read a listing with an index that has no dimension.
+_SPARSE_SINCE = "2025-01"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """What the control plane works with; `host_of` says where clients reach an index."""
+
+    catalog: Catalog
+    served: Served
+    drop_log: Callable[[IndexSpec], Awaitable[None]]
+    host_of: Callable[[IndexSpec], str]
+    ports: Sequence[int]
+    partitions: int
+
+    def described(self, spec: IndexSpec) -> dict[str, object]:
+        """Return the index as clients see it."""
+        return describe_index(spec, host=self.host_of(spec), is_ready=self.served.is_open(spec))
+
+
+def indexes_router(control: ControlPlane) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["indexes"], dependencies=[Depends(control_only)])
+
+    @router.get("/indexes")
+    async def list_indexes(request: Request) -> Response:
+        knows_sparse = request.headers.get("x-pinecone-api-version", "") >= _SPARSE_SINCE
+        specs = [spec for spec in control.catalog.list() if knows_sparse or spec.vector_type is VectorType.DENSE]
+        return json_answer({"indexes": [control.described(spec) for spec in specs]})
+
+    @router.post("/indexes", status_code=201, **documented(body="CreateIndexBody"))
+    async def create_index(request: Request) -> Response:
+        wanted = spec_of_create(await body_of(request), partitions=control.partitions)
+        spec = await control.catalog.create(wanted, control.ports)
+        try:
+            await control.served.get(spec)
+        except Unavailable as error:
+            # The index exists; `status.ready` says that it cannot be used yet, and the follower tries again.
+            _log.warning("index.not_opened", index=spec.name, reason=error.message)
+        return json_answer(control.described(spec), status=201)
+
+    @router.get("/indexes/{name}")
+    async def describe(name: str) -> Response:
+        return json_answer(control.described(control.catalog.get(name)))
+
+    @router.delete("/indexes/{name}", status_code=202)
+    async def delete_index(name: str) -> Response:
+        spec = control.catalog.get(name)
+        if is_protected(spec):
+            raise Forbidden("Deletion protection is enabled for this index. Disable it before deleting.", name=name)
+        await control.catalog.delete(name)
+        try:
+            await control.drop_log(spec)
+        except FreshetError as error:
+            # The index is gone; what is left of its log takes space until the next sweep.
+            _log.warning("log.not_dropped", index=name, log_id=spec.log_id, reason=error.message)
+        return Response(status_code=202)
+
+    @router.patch("/indexes/{name}")
+    async def configure_index(name: str) -> Response:
+        control.catalog.get(name)
+        message = (
+            "Configuring an index is not supported yet: tags and deletion protection are fixed when it is created."
+        )
+        return Response(
+            encode({"status": 501, "error": {"code": "UNIMPLEMENTED", "message": message}}),
+            501,
+            media_type="application/json",
+        )
+
+    _add_empty(router, control)
+    return router
+
+
+def _add_empty(router: APIRouter, control: ControlPlane) -> None:
+    @router.get("/collections")
+    async def list_collections() -> Response:
+        return json_answer({"collections": []})
+
+    @router.get("/backups")
+    async def list_backups() -> Response:
+        return json_answer({"data": []})
+
+    @router.get("/indexes/{name}/backups")
+    async def list_backups_of(name: str) -> Response:
+        control.catalog.get(name)
+        return json_answer({"data": []})

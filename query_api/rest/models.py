@@ -1,0 +1,234 @@
+"""Bodies of the wire surface, in its spelling; the only door to pydantic.
+
+The hot routes decode by hand: their models only document them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.json_schema import models_json_schema
+
+from schemas.errors import InvalidRequest, UnprocessableBody
+
+__all__ = [
+    "DOCUMENTED",
+    "ConsistencyBody",
+    "CreateIndexBody",
+    "CreateNamespaceBody",
+    "DeleteBody",
+    "DeploymentBody",
+    "SchemaBody",
+    "StatsBody",
+    "UpdateBody",
+    "component_schemas",
+    "parsed",
+]
+
+_Numbers = Annotated[
+    Any, WithJsonSchema({"type": "array", "items": {"type": "number"}, "description": "float32 numbers"})
+]
+_Object = Annotated[Any, WithJsonSchema({"type": "object"})]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Body(BaseModel):
+    """Strict about types, deaf to fields it does not know, as the hosted service is."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
+
+
+class SparseBody(_Body):
+    """A sparse vector."""
+
+    indices: list[int]
+    values: _Numbers
+
+
+class ConsistencyBody(_Body):
+    """At least how fresh an answer must be: an LSN (one namespace) or a position token, within a wait."""
+
+    at_least: int | str | None = Field(None, alias="atLeast")
+    wait_ms: int | None = Field(None, alias="waitMs")
+
+
+class VectorBody(_Body):
+    """A record to upsert."""
+
+    id: str
+    values: _Numbers = None
+    sparse_values: SparseBody | None = Field(None, alias="sparseValues")
+    metadata: dict[str, Any] | None = None
+
+
+class UpsertBody(_Body):
+    """`POST /vectors/upsert`."""
+
+    vectors: list[VectorBody]
+    namespace: str = ""
+
+
+class UpsertAnswer(_Body):
+    """`visible` and its neighbours only where `x-freshet-wait-visible-ms` was sent."""
+
+    upserted_count: int = Field(alias="upsertedCount")
+    durable: bool | None = None
+    visible: bool | None = None
+    lsn: int | None = None
+    applied_lsn: int | None = Field(None, alias="appliedLsn")
+
+
+class QueryBody(_Body):
+    """`POST /query`: by `vector` or by `id`."""
+
+    top_k: int = Field(alias="topK")
+    vector: _Numbers = None
+    id: str | None = None
+    sparse_vector: SparseBody | None = Field(None, alias="sparseVector")
+    filter: dict[str, Any] | None = None
+    include_values: bool = Field(default=False, alias="includeValues")
+    include_metadata: bool = Field(default=False, alias="includeMetadata")
+    namespace: str = ""
+    consistency: ConsistencyBody | None = None
+
+
+class UsageBody(_Body):
+    """What the hosted service would charge."""
+
+    read_units: int = Field(alias="readUnits")
+
+
+class MatchBody(_Body):
+    """One match of a query."""
+
+    id: str
+    score: float
+    values: list[float]
+    sparse_values: SparseBody | None = Field(None, alias="sparseValues")
+    metadata: dict[str, Any] | None = None
+
+
+class QueryAnswer(_Body):
+    """Best matches first."""
+
+    matches: list[MatchBody]
+    namespace: str
+    usage: UsageBody
+
+
+class FetchAnswer(_Body):
+    """Records by id; missing ones are absent."""
+
+    vectors: dict[str, VectorBody]
+    namespace: str
+    usage: UsageBody
+
+
+class UpdateBody(_Body):
+    """`POST /vectors/update`: by `id`, or by `filter` (metadata only)."""
+
+    id: str | None = None
+    filter: Any = None
+    values: _Numbers = None
+    sparse_values: _Object = Field(None, alias="sparseValues")
+    set_metadata: _Object = Field(None, alias="setMetadata")
+    dry_run: bool | None = Field(None, alias="dryRun")
+    namespace: str | None = None
+
+
+class DeleteBody(_Body):
+    """`POST /vectors/delete`: one of `ids`, `deleteAll`, `filter`."""
+
+    ids: list[str] | None = None
+    delete_all: bool | None = Field(None, alias="deleteAll")
+    filter: Any = None
+    namespace: str | None = None
+
+
+class StatsBody(_Body):
+    """`POST /describe_index_stats`; a filter is refused, as the hosted service refuses it."""
+
+    filter: Any = None
+    consistency: Any = None
+
+
+class CreateNamespaceBody(_Body):
+    """`POST /namespaces`."""
+
+    name: str
+    namespace_schema: Any = Field(None, alias="schema")
+
+
+class FieldBody(_Body):
+    """One field of an index schema (API 2026-07)."""
+
+    type: str | None = None
+    dimension: int | None = None
+    metric: str | None = None
+
+
+class SchemaBody(_Body):
+    """The schema of an index (API 2026-07)."""
+
+    fields: dict[str, FieldBody]
+
+
+class DeploymentBody(_Body):
+    """Where the hosted service would run the index (API 2026-07); kept and given back."""
+
+    deployment_type: str
+    cloud: str | None = None
+    region: str | None = None
+    environment: str | None = None
+
+
+class CreateIndexBody(_Body):
+    """`POST /indexes`: `schema` and `deployment` (API 2026-07), or `dimension`, `metric` and `spec` (before)."""
+
+    name: str
+    index_schema: SchemaBody | None = Field(None, alias="schema")
+    deployment: DeploymentBody | None = None
+    dimension: int | None = None
+    metric: str | None = None
+    vector_type: str | None = None
+    spec: dict[str, Any] | None = None
+    deletion_protection: Literal["enabled", "disabled"] | None = None
+    tags: dict[str, str] | None = None
+    read_capacity: dict[str, Any] | None = None
+
+
+DOCUMENTED: tuple[type[BaseModel], ...] = (
+    UpsertBody,
+    UpsertAnswer,
+    QueryBody,
+    QueryAnswer,
+    FetchAnswer,
+    UpdateBody,
+    DeleteBody,
+    StatsBody,
+    CreateNamespaceBody,
+    CreateIndexBody,
+)
+
+
+def component_schemas() -> dict[str, Any]:
+    """Return the JSON schemas of all documented bodies, by name, as components of an OpenAPI document."""
+    pairs: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in DOCUMENTED]
+    _, document = models_json_schema(pairs, ref_template="#/components/schemas/{model}", by_alias=True)
+    definitions: dict[str, Any] = document["$defs"]
+    return definitions
+
+
+def parsed(model: type[_Model], document: dict[str, object], *, is_control: bool = False) -> _Model:
+    """Return `document` as a model.
+
+    Raises `InvalidRequest`, `UnprocessableBody` in the control plane, with the first field that is wrong.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "body"
+        kind = UnprocessableBody if is_control else InvalidRequest
+        raise kind(f"Invalid request: field '{place}': {first['msg']}", field=place) from error

@@ -1,0 +1,206 @@
+"""Routes of the vectors of an index. The hot three stand here for the document; `app` serves them before this."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from query_api.reads import Reads
+from query_api.rest.decode import sparse_of
+from query_api.rest.exchange import Call, read_headers, visible_fields, wanted_of, write_context, write_headers
+from query_api.rest.hot import HotRoutes
+from query_api.rest.models import DeleteBody, StatsBody, UpdateBody, parsed
+from query_api.rest.pages import page_token, read_page_token
+from query_api.rest.routing import answer_of, body_of, call_of, documented, json_answer
+from query_api.writes import Writes
+from schemas.errors import InvalidRequest
+from schemas.filters import Filter, filter_to_json, parse_filter
+from schemas.indexes import VectorType
+from schemas.limits import BATCH_RECORDS_MAX, LIST_LIMIT_MAX
+from schemas.metadata import canonical_metadata
+from schemas.operations import Delete, DeleteNamespace, DeleteWhere, Event, Update, UpdateWhere
+from schemas.records import check_id, dense_bytes
+
+__all__ = ["vectors_router"]
+
+
+def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["vectors"])
+    _add_hot(router, hot)
+
+    @router.post("/vectors/update", **documented(body="UpdateBody"))
+    async def update(request: Request) -> Response:
+        body = parsed(UpdateBody, await body_of(request))
+        call = call_of(request)
+        if body.filter is not None:
+            return await _update_where(reads, writes, call, body)
+        written = await writes.append(call.index, body.namespace or "", [_update(body)], write_context(call.headers))
+        return json_answer(visible_fields(written), write_headers(written))
+
+    @router.post("/vectors/delete", **documented(body="DeleteBody"))
+    async def delete(request: Request) -> Response:
+        body = parsed(DeleteBody, await body_of(request))
+        return await _delete(writes, call_of(request), body)
+
+    @router.delete("/vectors/delete")
+    async def delete_by_parameters(
+        request: Request,
+        ids: Annotated[list[str] | None, Query()] = None,
+        deleteAll: Annotated[bool | None, Query()] = None,  # noqa: N803 - the wire's spelling
+        namespace: Annotated[str, Query()] = "",
+    ) -> Response:
+        body = DeleteBody(ids=ids, deleteAll=deleteAll, namespace=namespace)
+        return await _delete(writes, call_of(request), body)
+
+    _add_questions(router, reads)
+    return router
+
+
+def _add_questions(router: APIRouter, reads: Reads) -> None:
+    @router.get("/vectors/list")
+    async def list_ids(
+        request: Request,
+        prefix: Annotated[str | None, Query()] = None,
+        limit: Annotated[int, Query()] = LIST_LIMIT_MAX,
+        paginationToken: Annotated[str | None, Query()] = None,  # noqa: N803
+        namespace: Annotated[str, Query()] = "",
+    ) -> Response:
+        call = call_of(request)
+        after: str | None = None
+        if paginationToken:
+            prefix, after = read_page_token(paginationToken, prefix)
+        page, shown = await reads.list_ids(
+            call.index, namespace, wanted_of(call.headers), prefix=prefix or "", after=after, limit=limit
+        )
+        answer: dict[str, object] = {"vectors": [{"id": name} for name in page.ids]}
+        if page.after is not None:
+            answer["pagination"] = {"next": page_token(prefix or "", page.after)}
+        answer |= {"namespace": namespace, "usage": {"readUnits": 1}}
+        return json_answer(answer, read_headers(shown))
+
+    @router.post("/describe_index_stats", **documented(body="StatsBody"))
+    async def describe_index_stats(request: Request) -> Response:
+        body = parsed(StatsBody, await body_of(request)) if await request.body() else StatsBody()
+        if body.filter not in (None, {}):
+            raise InvalidRequest("Describing index statistics with a metadata filter is not supported")
+        return await _stats(reads, call_of(request), body.consistency)
+
+    @router.get("/describe_index_stats")
+    async def describe_index_stats_of(request: Request) -> Response:
+        return await _stats(reads, call_of(request), None)
+
+
+def _add_hot(router: APIRouter, hot: HotRoutes) -> None:
+    @router.post("/vectors/upsert", **documented(body="UpsertBody", answer="UpsertAnswer"))
+    async def upsert(request: Request) -> Response:
+        return answer_of(await hot.upsert(call_of(request, await request.body())))
+
+    @router.post("/query", **documented(body="QueryBody", answer="QueryAnswer"))
+    async def query(request: Request) -> Response:
+        return answer_of(await hot.query(call_of(request, await request.body())))
+
+    @router.get("/vectors/fetch", **documented(answer="FetchAnswer"))
+    async def fetch(
+        request: Request,
+        ids: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001 - for the document; the route decodes itself
+        namespace: Annotated[str, Query()] = "",  # noqa: ARG001
+    ) -> Response:
+        return answer_of(await hot.fetch(call_of(request)))
+
+
+def _update(body: UpdateBody) -> Update:
+    if body.dry_run:
+        raise InvalidRequest("'dryRun' counts the records of a 'filter'; an update by id has none")
+    if body.id is None:
+        raise InvalidRequest("Update needs an 'id' or a 'filter'")
+    check_id(body.id)
+    event = Update(
+        body.id,
+        dense_bytes(body.values) or None,
+        sparse_of(body.sparse_values, "sparseValues"),
+        canonical_metadata(body.set_metadata) or None,
+    )
+    if event.values is None and event.sparse is None and event.set_metadata is None:
+        raise InvalidRequest("Update must change at least one of 'values', 'sparseValues' and 'setMetadata'")
+    return event
+
+
+async def _update_where(reads: Reads, writes: Writes, call: Call, body: UpdateBody) -> Response:
+    """Update by filter; an `id` beside it is dropped, as the hosted service does."""
+    where = _filter(body.filter, "Update with empty metadata filter is not allowed")
+    if body.values or body.sparse_values:
+        raise InvalidRequest("Update by metadata filter can set metadata only, not values")
+    namespace = body.namespace or ""
+    set_metadata = canonical_metadata(body.set_metadata)
+    if body.dry_run:
+        matched, shown = await reads.count_matching(call.index, namespace, where)
+        return json_answer({"matchedRecords": matched}, read_headers(shown))
+    event = UpdateWhere(filter_to_json(where), set_metadata)
+    matched, written = await writes.update_where(call.index, namespace, event, write_context(call.headers))
+    return json_answer({"matchedRecords": matched, **visible_fields(written)}, write_headers(written))
+
+
+async def _delete(writes: Writes, call: Call, body: DeleteBody) -> Response:
+    events: list[Event]
+    if body.delete_all:
+        if body.ids is not None or body.filter is not None:
+            raise InvalidRequest("'deleteAll' cannot be combined with 'ids' or 'filter'")
+        events = [DeleteNamespace(keep=True)]
+    elif body.filter is not None and (body.filter != {} or not body.ids):
+        # Ids beside a filter are dropped, as the hosted service does.
+        where = _filter(body.filter, "Delete with empty metadata filter is not allowed")
+        events = [DeleteWhere(filter_to_json(where))]
+    elif body.ids:
+        if len(body.ids) > BATCH_RECORDS_MAX:
+            raise InvalidRequest(
+                f"Delete of {len(body.ids)} ids; the limit is {BATCH_RECORDS_MAX}: send several.",
+                limit=BATCH_RECORDS_MAX,
+            )
+        for name in body.ids:
+            check_id(name)
+        events = [Delete(name) for name in body.ids]
+    else:
+        raise InvalidRequest("Delete needs one of 'ids' (not empty), 'deleteAll' and 'filter'")
+    written = await writes.delete(call.index, body.namespace or "", events, write_context(call.headers))
+    return json_answer(visible_fields(written), write_headers(written))
+
+
+async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
+    stats, shown = await reads.stats(call.index, wanted_of(call.headers, consistency))
+    spec = call.index.spec
+    partitions = [
+        {
+            "partition": one.partition,
+            "logEnd": one.log_end,
+            "applied": one.applied,
+            "lagEvents": None if one.log_end is None else one.log_end - one.applied,
+            "lagSeconds": one.lag_seconds,
+            "snapshotVersion": one.snapshot.version,
+            "segments": one.snapshot.segments,
+            "tailRows": one.snapshot.tail_rows,
+            "deadLetters": one.snapshot.dead_letters,
+        }
+        for one in stats.freshness
+    ]
+    body: dict[str, object] = {
+        "namespaces": {name: {"vectorCount": count} for name, count in sorted(stats.namespaces.items())},
+        "indexFullness": 0,
+        "totalVectorCount": sum(stats.namespaces.values()),
+        "metric": spec.metric.value,
+        "vectorType": spec.vector_type.value,
+        "memoryFullness": 0,
+        "storageFullness": 0,
+        "freshness": {"logId": spec.log_id, "partitions": partitions},
+    }
+    if spec.vector_type is VectorType.DENSE:
+        body["dimension"] = spec.dimension
+    return json_answer(body, read_headers(shown))
+
+
+def _filter(value: object, empty: str) -> Filter:
+    where = parse_filter(value)
+    if where is None:
+        raise InvalidRequest(empty)
+    return where

@@ -1,0 +1,233 @@
+"""Commands to the log: upsert, update, delete, namespaces. Free of any transport.
+
+A write is answered when it is durable. What depends on the state at its offset (how many records matched, whether a
+namespace existed) is computed by the fold and waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from producer.publisher import PublishedBatch, Publisher
+from producer.steps import Step, no_step
+from query_api.freshness import Freshness, decide_existence, reach
+from query_api.metrics import ApiMetrics
+from query_api.served import ServedIndex
+from schemas.changes import Outcome
+from schemas.errors import (
+    AlreadyExists,
+    Code,
+    InvalidRequest,
+    LogUnavailable,
+    NotFound,
+    OutcomeUnknown,
+    TailFull,
+)
+from schemas.limits import WAIT_MS_MAX
+from schemas.operations import CreateNamespace, DeleteNamespace, Event, UpdateWhere
+from schemas.partitions import DEFAULT_NAMESPACE, canonical_namespace
+from schemas.positions import Position, PositionToken
+from schemas.records import check_namespace
+
+__all__ = ["WriteContext", "WriteOptions", "Writes", "Written"]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """`tail_rows_max`: rows of one namespace that may lie in no graph before writes to it are put off."""
+
+    tail_rows_max: int = 200_000
+    tail_retry_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WriteContext:
+    """What came with a write: headers for its records, and how long to wait until it is visible (None = do not)."""
+
+    headers: tuple[tuple[str, bytes], ...] = ()
+    visible_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bound; raises `InvalidRequest`."""
+        if self.visible_ms is not None and not 0 <= self.visible_ms <= WAIT_MS_MAX:
+            raise InvalidRequest(
+                f"Wait must be 0 to {WAIT_MS_MAX} milliseconds, got {self.visible_ms}", limit=WAIT_MS_MAX
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A durable write: the position after it, and whether it was visible in time (None = nobody asked)."""
+
+    position: PositionToken
+    lsn: int
+    is_visible: bool | None
+    applied: int
+
+
+class Writes:
+    """Puts commands on the logs of indexes."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        clock_ms: Callable[[], int],
+        metrics: ApiMetrics,
+        options: WriteOptions,
+        freshness: Freshness,
+        step: Step = no_step,
+    ) -> None:
+        self._publisher = publisher
+        self._clock_ms = clock_ms
+        self._metrics = metrics
+        self._options = options
+        self._freshness = freshness
+        self._step = step
+        self._under_way: set[asyncio.Task[PublishedBatch]] = set()
+
+    async def append(
+        self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
+    ) -> Written:
+        """Append `events`, whole or not at all; return when durable, and visible where that is asked for.
+
+        Raises `TailFull` and what `Publisher.publish` raises.
+        """
+        check_namespace(namespace)
+        batch, lineage = await self._publish(index, namespace, events, context)
+        return await self._written(index, batch, lineage, context)
+
+    async def delete(
+        self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
+    ) -> Written:
+        """Append deletes, unless the namespace does not exist.
+
+        Raises `NotFound` only where a snapshot that reached the log's end says so; where none came in time, the events
+        are appended: a delete is never lost because the snapshot lagged.
+        """
+        check_namespace(namespace)
+        name = canonical_namespace(namespace)
+        if await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms) is False:
+            raise NotFound(f"Namespace {name} not found", namespace=name)
+        return await self.append(index, name, events, context)
+
+    async def delete_namespace(self, index: ServedIndex, namespace: str, context: WriteContext) -> Written:
+        """Remove a namespace with all its records. Raises as `delete`."""
+        return await self.delete(index, namespace, [DeleteNamespace(keep=False)], context)
+
+    async def update_where(
+        self, index: ServedIndex, namespace: str, event: UpdateWhere, context: WriteContext
+    ) -> tuple[int, Written]:
+        """Append the update; return how many records matched as of its offset.
+
+        Raises `OutcomeUnknown` where the fold did not say so in time; the update is durable then.
+        """
+        check_namespace(namespace)
+        batch, lineage = await self._publish(index, namespace, [event], context)
+        outcome = await self._outcome(index, batch, lineage)
+        return outcome.matched_records, await self._written(index, batch, lineage, context)
+
+    async def create_namespace(
+        self, index: ServedIndex, namespace: str, schema: bytes, context: WriteContext
+    ) -> Written:
+        """Make an empty namespace. Raises `AlreadyExists`, `OutcomeUnknown`, `InvalidRequest` for the default one."""
+        check_namespace(namespace)
+        if canonical_namespace(namespace) == DEFAULT_NAMESPACE:
+            raise InvalidRequest("The default namespace always has its name and cannot be created.")
+        batch, lineage = await self._publish(index, namespace, [CreateNamespace(schema)], context)
+        outcome = await self._outcome(index, batch, lineage)
+        if outcome.code == Code.ALREADY_EXISTS:
+            raise AlreadyExists(f"Namespace {namespace} already exists", namespace=namespace)
+        return await self._written(index, batch, lineage, context)
+
+    async def close(self) -> None:
+        """Wait for the appends that were accepted and whose callers have gone."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    async def _publish(
+        self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
+    ) -> tuple[PublishedBatch, int]:
+        """Append and take note of it; return where, and the lineage that the offsets belong to."""
+        name = canonical_namespace(namespace)
+        follower = index.follower_of(name)
+        applied, lineage = 0, 0
+        until = asyncio.get_running_loop().time() + self._freshness.ready_wait_ms / 1000
+        if follower.is_open or await follower.opened(until=until):
+            snapshot = follower.snapshot
+            applied, lineage = snapshot.next_offset, snapshot.lineage
+            if index.ends.known[follower.partition] < applied:
+                # Others have written, or the log has lost events: then the look-up refuses writes from now on.
+                await index.ends.read()
+            index.allow_if_recovered(follower.partition)
+            if snapshot.tail_rows > self._options.tail_rows_max:
+                self._check_tail(index, name)
+        task = asyncio.create_task(self._append_and_note(index, name, events, context, applied))
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        # A client that goes away must not keep an accepted write from being known here.
+        return await asyncio.shield(task), lineage
+
+    async def _append_and_note(
+        self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext, applied: int
+    ) -> PublishedBatch:
+        began_ms = self._clock_ms()
+        try:
+            batch = await self._publisher.publish(index.spec, namespace, events, headers=context.headers)
+        except LogUnavailable as error:
+            if error.outcome == "unknown":
+                index.ends.forget()
+            raise
+        index.ends.appended(
+            batch.partition, begin_offset=batch.begin_offset, next_offset=batch.next_offset, time_ms=began_ms
+        )
+        self._metrics.events.inc(len(events))
+        index.check_append(batch.partition, begin_offset=batch.begin_offset, applied=applied)
+        self._step("api.after_append")
+        return batch
+
+    def _done(self, task: asyncio.Task[PublishedBatch]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            # Asked for, so that the error of a write whose client went away is no stray traceback; it was counted.
+            task.exception()
+
+    def _check_tail(self, index: ServedIndex, namespace: str) -> None:
+        rows = index.follower_of(namespace).snapshot.tail_rows_of(namespace)
+        if rows > self._options.tail_rows_max:
+            raise TailFull(
+                f"Namespace '{namespace}' has {rows} records that are in no graph yet; the limit is "
+                f"{self._options.tail_rows_max}. Nothing was written: send again more slowly.",
+                retry_after_seconds=self._options.tail_retry_seconds,
+                rows=rows,
+                limit=self._options.tail_rows_max,
+            )
+
+    async def _outcome(self, index: ServedIndex, batch: PublishedBatch, lineage: int) -> Outcome:
+        until = asyncio.get_running_loop().time() + self._freshness.outcome_wait_ms / 1000
+        follower = index.followers[batch.partition]
+        if await follower.opened(until=until):
+            snapshot = await reach(follower, batch.next_offset, until=until)
+            outcome = snapshot.outcomes.get(batch.begin_offset)
+            if outcome is not None and snapshot.lineage == lineage:
+                return outcome
+        position = PositionToken(index.spec.log_id, {batch.partition: Position(lineage, batch.next_offset)})
+        raise OutcomeUnknown(
+            f"The write is durable at {position}, its outcome is not known yet. It need not be sent again.",
+            position=str(position),
+        )
+
+    async def _written(self, index: ServedIndex, batch: PublishedBatch, lineage: int, context: WriteContext) -> Written:
+        follower = index.followers[batch.partition]
+        is_visible: bool | None = None
+        if context.visible_ms is not None:
+            until = asyncio.get_running_loop().time() + context.visible_ms / 1000
+            is_visible = False
+            if await follower.opened(until=until):
+                snapshot = await reach(follower, batch.next_offset, until=until)
+                is_visible = snapshot.lineage == lineage and snapshot.next_offset >= batch.next_offset
+        position = PositionToken(index.spec.log_id, {batch.partition: Position(lineage, batch.next_offset)})
+        applied = follower.snapshot.next_offset if follower.is_open else 0
+        return Written(position, batch.next_offset, is_visible, applied)
