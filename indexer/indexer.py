@@ -19,7 +19,7 @@ from indexer.worker import PartitionWorker, WorkerOptions, WorkerStatus
 from producer.catalog import Catalog
 from producer.log.protocol import Log, Logs
 from producer.steps import Step, no_step
-from schemas.errors import FreshetError
+from schemas.errors import FreshetError, NotFound
 from schemas.indexes import IndexSpec
 
 __all__ = ["Indexer", "IndexerOptions"]
@@ -116,6 +116,10 @@ class Indexer:
         while True:
             try:
                 await worker.run()
+            except NotFound as error:
+                # Its log was dropped: the index is being deleted, and the catalog will say so.
+                _log.info("worker_ended", reason=error.message)
+                return
             except Exception:  # noqa: BLE001 # the barrier between partitions: logged whole, then tried again
                 _log.exception("worker_failed", status=worker.status())
                 await asyncio.sleep(_RETRY_SECONDS)
