@@ -91,10 +91,8 @@ def encode(event: Event) -> bytes:
             message.delete_where.filter = where
         case DeleteNamespace(keep):
             message.delete_namespace.keep = keep
-            message.delete_namespace.SetInParent()
         case CreateNamespace(schema):
             message.create_namespace.schema = schema
-            message.create_namespace.SetInParent()
         case _:
             assert_never(event)
     value: bytes = message.SerializeToString(deterministic=True)
