@@ -96,6 +96,12 @@ def already_exists(name: str) -> AlreadyExists:
     return AlreadyExists(f"Resource {name} already exists", name=name)
 
 
+def _report_end(task: asyncio.Task[None]) -> None:
+    """Say so where following ended by itself: a mistake of ours, after which the catalog stands still."""
+    if not task.cancelled():
+        _log.critical("catalog no longer follows its log", exc_info=task.exception())
+
+
 class Catalog:
     """The living indexes, kept current by a task of its own. One per process."""
 
@@ -131,6 +137,7 @@ class Catalog:
         while self._next_offset < end:
             self._take(await self._read(self._next_offset))
         self._follower = asyncio.create_task(self._follow(), name="catalog")
+        self._follower.add_done_callback(_report_end)
 
     async def close(self) -> None:
         """Stop following."""
