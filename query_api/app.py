@@ -64,14 +64,13 @@ class ApiOptions:
 class ApiDeps:
     """The parts that the API is made of; all are started before the program's lifespan begins.
 
-    `open_log` opens the log of an index (idempotent), `drop_log` deletes it for good after the index was deleted,
-    `open_reader` makes the snapshot reader of one partition.
+    `open_log` is the one of the publisher: it opens the log of an index, again and again. `open_reader` makes the
+    snapshot reader of one partition. Logs and snapshots of deleted indexes are cleared away by the indexer.
     """
 
     catalog: Catalog
     publisher: Publisher
     open_log: Callable[[IndexSpec], Awaitable[Log]]
-    drop_log: Callable[[IndexSpec], Awaitable[None]]
     open_reader: Callable[[IndexSpec, int], SnapshotReader]
     pokes: PokeReceiver
     clock_ms: Callable[[], int]
@@ -100,7 +99,6 @@ def create_app(deps: ApiDeps) -> Program:
     control = ControlPlane(
         catalog=deps.catalog,
         served=served,
-        drop_log=deps.drop_log,
         host_of=lambda spec: host_of(spec, options),
         ports=options.index_ports,
         partitions=options.partitions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,7 +13,7 @@ from query_api.rest.encode import encode
 from query_api.rest.index_bodies import describe_index, is_protected, spec_of_create
 from query_api.rest.routing import body_of, control_only, documented, json_answer
 from query_api.served import Served
-from schemas.errors import Forbidden, FreshetError, Unavailable
+from schemas.errors import Forbidden, Unavailable
 from schemas.indexes import IndexSpec, VectorType
 
 __all__ = ["ControlPlane", "indexes_router"]
@@ -29,7 +29,6 @@ class ControlPlane:
 
     catalog: Catalog
     served: Served
-    drop_log: Callable[[IndexSpec], Awaitable[None]]
     host_of: Callable[[IndexSpec], str]
     ports: Sequence[int]
     partitions: int
@@ -70,11 +69,6 @@ def indexes_router(control: ControlPlane) -> APIRouter:
         if is_protected(spec):
             raise Forbidden("Deletion protection is enabled for this index. Disable it before deleting.", name=name)
         await control.catalog.delete(name)
-        try:
-            await control.drop_log(spec)
-        except FreshetError as error:
-            # The index is gone; what is left of its log takes space until the next sweep.
-            _log.warning("log.not_dropped", index=name, log_id=spec.log_id, reason=error.message)
         return Response(status_code=202)
 
     @router.patch("/indexes/{name}")
