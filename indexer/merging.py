@@ -44,6 +44,9 @@ class Merges:
         """Work on `partition`, whose only caller is the caller of this object."""
         self._partition = partition
         self._running: dict[str, MergeJob] = {}
+        # Rows per large namespace of each flat segment when it was first seen: they only die, so it is an upper bound,
+        # and planning costs no more than the number of segments.
+        self._large: dict[int, dict[str, int]] = {}
         self.carried = _Carried()
 
     def forget(self) -> None:
@@ -114,12 +117,19 @@ class Merges:
         options = self._partition.options.merge
         locked = {item.segment_id for job in self._running.values() for item in job.inputs}
         if lane == "rollup":
-            sizes = [_size(view, 0) for view in snapshot.views if _is_flat(view)]
+            sizes = [_size(view, {}) for view in snapshot.views if _is_flat(view)]
             return plan_rollup([delta.rows for delta in snapshot.manifest.recent], sizes, options, locked=locked)
         views = [view for view in snapshot.views if isinstance(view.source, SegmentEntry)]
+        flat_views = [view for view in views if not view.in_graph]
         least = max(1, options.graph_rows_min // 16)
-        flats = [_size(view, least) for view in views if not view.in_graph]
-        graphs = [_size(view, 0) for view in views if view.in_graph]
+        self._large = {
+            view.segment_id: self._large[view.segment_id]
+            if view.segment_id in self._large
+            else _large_namespaces(view, least)
+            for view in flat_views
+        }
+        flats = [_size(view, self._large[view.segment_id]) for view in flat_views]
+        graphs = [_size(view, {}) for view in views if view.in_graph]
         return plan_graphs(flats, graphs, options, locked=locked)
 
     def _carry(self, job: MergeJob, result: MergeResult, outputs: Sequence[SegmentEntry]) -> list[SegmentChanges]:
@@ -226,12 +236,13 @@ def _is_flat(view: SegmentView) -> bool:
     return isinstance(view.source, SegmentEntry) and not view.in_graph
 
 
-def _size(view: SegmentView, least: int) -> SegmentSize:
-    """Return the size of a segment; with `least` > 0, also of its namespaces that have that many live rows."""
-    large: dict[str, int] = {}
-    if least:
-        counts = view.counts()
-        large = {view.reader.names[at].decode(): int(counts[at]) for at in np.flatnonzero(counts >= least).tolist()}
+def _large_namespaces(view: SegmentView, least: int) -> dict[str, int]:
+    """Return the live rows of those namespaces that have at least `least`."""
+    counts = view.counts()
+    return {view.reader.names[at].decode(): int(counts[at]) for at in np.flatnonzero(counts >= least).tolist()}
+
+
+def _size(view: SegmentView, large: dict[str, int]) -> SegmentSize:
     namespace = view.source.namespace if isinstance(view.source, SegmentEntry) else ""
     return SegmentSize(view.segment_id, view.reader.rows, view.live_rows, namespace, large)
 

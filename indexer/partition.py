@@ -18,7 +18,7 @@ from indexer.segments.hnsw import GraphOptions
 from indexer.segments.rows import lay_out
 from indexer.snapshots.opener import SnapshotOpener
 from indexer.snapshots.snapshot import Snapshot
-from indexer.snapshots.store import Store, manifest_name, manifest_version, new_object_name, partition_prefix
+from indexer.snapshots.store import Store, manifest_name, manifest_version, new_object_name, partition_prefix, skip_name
 from producer.log.protocol import StoredRecord
 from producer.steps import Step, no_step
 from schemas.changes import Changes, encode_changes
@@ -36,8 +36,6 @@ class PartitionOptions:
 
     merge: MergeOptions = field(default_factory=MergeOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
-    # Names of skipped records are looked up below this folder of the store.
-    skip_folder: str = "skip"
 
 
 class PartitionIndexer:
@@ -246,5 +244,4 @@ class PartitionIndexer:
         return 0, self.opener.empty(), lineage + lost, epoch
 
     def _is_skipped(self, offset: int) -> bool:
-        folder = f"{partition_prefix(self.spec.index_id, self.partition)}/{self.options.skip_folder}"
-        return self.store.exists(f"{folder}/{offset:020d}")
+        return self.store.exists(skip_name(self.spec.index_id, self.partition, offset))

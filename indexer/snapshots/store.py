@@ -25,7 +25,16 @@ from producer.steps import Step, no_step
 from schemas.errors import AlreadyExists, CorruptData, StoreUnavailable
 from schemas.manifest import ObjectRef
 
-__all__ = ["LocalStore", "Store", "checkpoint_name", "manifest_name", "manifest_version", "new_object_name"]
+__all__ = [
+    "LocalStore",
+    "Store",
+    "checkpoint_name",
+    "manifest_name",
+    "manifest_version",
+    "new_object_name",
+    "partition_prefix",
+    "skip_name",
+]
 
 # Smaller objects are read into memory: a map costs an open descriptor and a page of address space each.
 _MAP_BYTES_MIN = 256 * 1024
@@ -51,6 +60,11 @@ def manifest_version(name: str) -> int:
 def checkpoint_name(index_id: str, partition: int) -> str:
     """Return the name of the durable checkpoint marker."""
     return f"{partition_prefix(index_id, partition)}/checkpoint"
+
+
+def skip_name(index_id: str, partition: int, offset: int) -> str:
+    """Return the name of the operator's word that the record at `offset`, of a newer format, is to be skipped."""
+    return f"{partition_prefix(index_id, partition)}/skip/{offset:020d}"
 
 
 def new_object_name(index_id: str, partition: int, kind: str) -> str:
