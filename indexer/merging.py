@@ -52,6 +52,7 @@ class Merges:
     def forget(self) -> None:
         """Drop what is running: after a take-over its results are not wanted any more."""
         self._running.clear()
+        self._large.clear()
 
     def next_job(self, lane: str) -> MergeJob | None:
         """Freeze and return the next merge of `lane` (`rollup`, `graph`) or None. It ends by `commit` or `abandon`."""
