@@ -241,10 +241,12 @@ class Reads:
         shown = await show(index, [snapshot], is_one_namespace=True)
         return NamespaceInfo(name, snapshot.count(name), _schema(snapshot, name)), shown
 
-    async def count_matching(self, index: ServedIndex, namespace: str, where: Filter) -> tuple[int, Shown]:
+    async def count_matching(
+        self, index: ServedIndex, namespace: str, where: Filter, wanted: Wanted
+    ) -> tuple[int, Shown]:
         """Return how many records of the newest snapshot match."""
         check_namespace(namespace)
-        snapshot = await snapshot_of(index, namespace, Wanted(), self._freshness)
+        snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         return await self._in_thread(snapshot.count_matching, canonical_namespace(namespace), where), shown
 

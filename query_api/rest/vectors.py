@@ -135,7 +135,7 @@ async def _update_where(reads: Reads, writes: Writes, call: Call, body: UpdateBo
     namespace = body.namespace or ""
     set_metadata = canonical_metadata(body.set_metadata)
     if body.dry_run:
-        matched, shown = await reads.count_matching(call.index, namespace, where)
+        matched, shown = await reads.count_matching(call.index, namespace, where, wanted_of(call.headers))
         return json_answer({"matchedRecords": matched}, read_headers(shown))
     event = UpdateWhere(filter_to_json(where), set_metadata)
     matched, written = await writes.update_where(call.index, namespace, event, write_context(call.headers))
