@@ -123,7 +123,6 @@ class Catalog:
         self._moved = asyncio.Event()
         self._waiting = 0
         self._outcomes: dict[int, IndexSpec | FreshetError] = {}
-        self._deciding: set[asyncio.Task[IndexSpec]] = set()
         self._follower: asyncio.Task[None] | None = None
 
     @property
@@ -206,13 +205,6 @@ class Catalog:
     async def _decide(self, name: str, event: CatalogEvent) -> IndexSpec:
         """Append `event`, let the fold pass it, return or raise what it came to."""
         record = LogRecord(name.encode(), encode_catalog(event))
-        task = asyncio.create_task(self._append(record))
-        self._deciding.add(task)
-        task.add_done_callback(self._deciding.discard)
-        # A caller that goes away must not tear what the log has accepted.
-        return await asyncio.shield(task)
-
-    async def _append(self, record: LogRecord) -> IndexSpec:
         self._waiting += 1
         try:
             self._step("catalog.before_append")

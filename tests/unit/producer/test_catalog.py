@@ -188,6 +188,18 @@ async def test_change_by_another_process_is_seen_without_being_asked(tmp_path):
 
 
 @pytest.mark.asyncio
+async def test_what_another_process_did_before_the_call_counts(tmp_path):
+    """Create and delete judge by the control log as it is when they are called, not by what was folded so far."""
+    async with two_catalogs(tmp_path) as (catalog, other):
+        for _ in range(5):
+            await catalog.create(spec(), PORTS)
+            await other.delete("movies")
+            made = await catalog.create(spec(), PORTS)
+            await other.delete("movies")
+            assert made.name == "movies"
+
+
+@pytest.mark.asyncio
 async def test_create_without_space_is_refused_and_makes_nothing(tmp_path):
     """Where nothing was appended the error says so, and the name stays free."""
     async with sqlite_logs(tmp_path, reserve_bytes=1 << 60) as logs, started(logs) as catalog:
