@@ -41,7 +41,7 @@ def slices(draw):
     return documents, patches
 
 
-@settings(deadline=None, max_examples=1_000)
+@settings(deadline=None, max_examples=500)
 @given(slices(), st.lists(FILTERS, min_size=1, max_size=3))
 def test_mask_agrees_with_matching_one_document_at_a_time(rows_and_patches, filters):
     """The columns say of every row what its document, with the patches merged in order, says."""
