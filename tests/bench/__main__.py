@@ -1,0 +1,90 @@
+"""Run the benchmarks: `python -m tests.bench [--rows N] [--seconds S] [--kafka host:port]`. Prints a table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.bench import data, scenarios, work
+from tests.bench.server import ROOT, running
+from tests.bench.work import Row
+
+RESULTS = Path(__file__).parent / "results" / "results.jsonl"
+EF = 200
+
+
+async def embedded(rows: int, seconds: float) -> list[Row]:
+    """Run everything on the embedded log."""
+    loaded = data.load(rows)
+    print(f"data: {loaded.name}, {rows:,} rows", flush=True)
+    table: list[Row] = []
+    with running() as server:
+        await work.create_index(server.port, loaded.vectors.shape[1])
+        for step in (
+            lambda: scenarios.full_load(server, loaded),
+            lambda: scenarios.queries(server, loaded, seconds=seconds, ef=EF),
+            lambda: scenarios.write_to_visible(server, loaded, seconds=seconds, target=(15, 60)),
+            lambda: scenarios.idle(server, seconds=seconds / 2),
+        ):
+            table += _printed(await step())
+    table += _printed(await scenarios.twenty_indexes(seconds=seconds / 2))
+    return table
+
+
+async def on_kafka(bootstrap: str, rows: int, seconds: float) -> list[Row]:
+    """Measure write to visible with a Kafka broker."""
+    loaded = data.load(rows)
+    with running(log=f"kafka://{bootstrap}") as server:
+        await work.create_index(server.port, loaded.vectors.shape[1])
+        await work.load(server.port, loaded)
+        await work.settled(server.port, rows, tail_rows_max=rows)
+        table = await scenarios.write_to_visible(server, loaded, seconds=seconds, target=(30, 120))
+    for row in table:
+        row.name += ", Kafka"
+    return _printed(table)
+
+
+def _printed(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        verdict = {True: "met", False: "MISSED", None: ""}[row.met]
+        print(f"{row.name:<58} {row.figure:<58} {row.target:<16} {verdict}", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Parse, run, print, append the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--kafka", default="", help="bootstrap address; measures only write to visible on it")
+    options = parser.parse_args()
+    began = time.time()
+    if options.kafka:
+        table = asyncio.run(on_kafka(options.kafka, options.rows, options.seconds))
+    else:
+        table = asyncio.run(embedded(options.rows, options.seconds))
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        for row in table:
+            line = {
+                "time": int(began),
+                "commit": commit,
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "rows": options.rows,
+                **asdict(row),
+            }
+            file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
