@@ -1,0 +1,393 @@
+"""Writers and readers that know what they may see, and the comparison of everything afterwards.
+
+Every record is owned by one writer. Its vector carries the number of the write that gave it, its metadata too, so a
+record put together from two writes shows. Some namespaces are shared by all writers, and each writer has one that it
+also empties and deletes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from schemas.positions import Position, PositionToken
+from tests.crash.client import Client, Reply, Unreachable
+from tests.crash.history import Answered, Row, State, Step, Track, Violation
+
+__all__ = ["DIMENSION", "Workload", "WorkloadOptions", "answered"]
+
+DIMENSION = 4
+_SHARED = ("alpha", "beta")
+_TAGS = 4
+_ATTEMPT_SECONDS = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadOptions:
+    """How much is done: ids per writer and namespace, seconds between writes, bytes of filling per record."""
+
+    writers: int = 8
+    readers: int = 2
+    ids: int = 24
+    pause_seconds: float = 0.004
+    filling_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A request, and what it does to the writer's records if it is carried out."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None
+    steps: Sequence[Step]
+    # Records that it should say it matched, as a function of the state before.
+    matched: Callable[[State], int] | None = None
+
+
+def _put(name: str, row: Row) -> Step:
+    return lambda state: state.__setitem__(name, row)
+
+
+def _remove(name: str) -> Step:
+    def step(state: dict[str, Row]) -> None:
+        state.pop(name, None)
+
+    return step
+
+
+def _change(name: str, **fields: int) -> Step:
+    def step(state: dict[str, Row]) -> None:
+        if name in state:
+            state[name] = replace(state[name], **fields)
+
+    return step
+
+
+def _mark_where(tag: int, mark: int) -> Step:
+    def step(state: dict[str, Row]) -> None:
+        for name, row in state.items():
+            if row.tag == tag:
+                state[name] = replace(row, mark=mark)
+
+    return step
+
+
+def _remove_where(tag: int) -> Step:
+    def step(state: dict[str, Row]) -> None:
+        for name in [name for name, row in state.items() if row.tag == tag]:
+            del state[name]
+
+    return step
+
+
+def answered(reply: Reply) -> Answered:
+    """Say what an answer to a write tells. Raises `Violation` for one that no write should get."""
+    if reply.status in (200, 201, 202, 504):
+        return Answered.ACKNOWLEDGED
+    if reply.status in (404, 429):
+        return Answered.REFUSED
+    if reply.status == 503:
+        details = reply.body.get("details") or [reply.body.get("error", {}).get("details") or {}]
+        return Answered.UNKNOWN if details[0].get("outcome") == "unknown" else Answered.REFUSED
+    raise Violation(f"a write was answered {reply.status}: {reply.body}")
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What one reader has seen: it must never see less."""
+
+    positions: dict[int, Position] = field(default_factory=dict)
+    lows: dict[int, int] = field(default_factory=dict)
+
+    def check_token(self, token: str | None, what: str) -> None:
+        if token is None:
+            raise Violation(f"{what}: an answer without a position")
+        for partition, position in PositionToken.parse(token).positions.items():
+            if position < self.positions.get(partition, position):
+                raise Violation(f"{what}: partition {partition} went back from {self.positions[partition]} to {token}")
+            self.positions[partition] = position
+
+
+class Workload:
+    """All writers, their records' histories, and the readers, on one index."""
+
+    def __init__(self, port: int, index: str, *, seed: int, options: WorkloadOptions | None = None) -> None:
+        self._port = port
+        self._index = index
+        self._options = options or WorkloadOptions()
+        self._rngs = [random.Random(f"{seed} {n}") for n in range(self._options.writers + self._options.readers)]
+        self._tracks = [
+            [Track(writer, namespace) for namespace in (*_SHARED, f"own-{writer}")]
+            for writer in range(self._options.writers)
+        ]
+        self._stamps = [0] * self._options.writers
+        # Readers outlive restarts: what one has seen before a crash, it must see after it.
+        self._readers = [_Reader() for _ in range(self._options.readers)]
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def acknowledged(self) -> int:
+        """Number of acknowledged writes."""
+        return sum(track.acknowledged for tracks in self._tracks for track in tracks)
+
+    def start(self) -> None:
+        """Start all threads; they bear that the server is away."""
+        self._stop.clear()
+        targets: list[tuple[Callable[[int], None], int]] = [(self._write_on, n) for n in range(self._options.writers)]
+        targets += [(self._read_on, n) for n in range(self._options.readers)]
+        self._threads = [threading.Thread(target=self._guarded, args=target, daemon=True) for target in targets]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop all threads after what they are at. Raises the first `Violation` that one of them met."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a request hangs"
+        self._threads = []
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raise the first failure of a thread, if there is one."""
+        if self._failures:
+            raise self._failures[0]
+
+    def wait_for(self, writes: int, *, timeout_seconds: float = 60.0) -> None:
+        """Wait until so many more writes were acknowledged."""
+        goal = self.acknowledged + writes
+        deadline = time.monotonic() + timeout_seconds
+        while self.acknowledged < goal:
+            self.raise_failure()
+            assert time.monotonic() < deadline, f"only {self.acknowledged} of {goal} writes acknowledged: {self.counts}"
+            time.sleep(0.01)
+
+    def verify(self, port: int | None = None) -> None:
+        """Compare everything with what was acknowledged, at once: no write is under way. Raises `Violation`."""
+        with Client(port or self._port, timeout_seconds=_ATTEMPT_SECONDS) as client:
+            token = self._merged_token()
+            expected: Counter[str] = Counter()
+            for track in (track for tracks in self._tracks for track in tracks):
+                found = self._query(client, track, token)
+                track.settle(found, "after the restart, query")
+                if not track.is_resolvable:
+                    # What was left unknown is now past or never: say so to the log, then look again.
+                    self._stamps[track.writer] += 1
+                    self._write(client, track, self._upsert(track, [0], self._stamps[track.writer], 0))
+                    found = self._query(client, track, track.token)
+                    track.settle(found, "after the restart and a write, query")
+                self._verify_ids(client, track, token, found)
+                expected[track.namespace] += len(found)
+            reply = self._insist(client, "POST", "/describe_index_stats", {}, token)
+            counted = {name: entry["vectorCount"] for name, entry in reply.body["namespaces"].items()}
+            differing = {n: (expected[n], counted.get(n, 0)) for n in expected if expected[n] != counted.get(n, 0)}
+            if differing:
+                raise Violation(f"after the restart: counts (expected, told) differ: {differing}")
+
+    # -- threads
+
+    def _guarded(self, target: Callable[[int], None], number: int) -> None:
+        try:
+            target(number)
+        except BaseException as error:  # noqa: BLE001 # handed to the test by `raise_failure`
+            self._failures.append(error)
+            self._stop.set()
+
+    def _write_on(self, writer: int) -> None:
+        rng = self._rngs[writer]
+        with Client(self._port) as client:
+            while not self._stop.is_set():
+                track = rng.choice(self._tracks[writer])
+                self._write(client, track, self._make(rng, track))
+                time.sleep(self._options.pause_seconds)
+                if track.only() is None:
+                    with contextlib.suppress(Unreachable):
+                        self._resolve(client, track)
+
+    def _write(self, client: Client, track: Track, write: _Write) -> None:
+        before = track.only()
+        track.begin(write.steps)
+        try:
+            reply = client.call(write.method, f"/i/{self._index}{write.path}", write.body)
+        except Unreachable as error:
+            track.end(Answered.UNKNOWN if error.was_sent else Answered.REFUSED)
+            self.counts["unanswered"] += 1
+            self._stop.wait(0.02)
+            return
+        outcome = answered(reply)
+        track.end(outcome, reply.token)
+        self.counts[f"write {outcome.value} {reply.status}"] += 1
+        if outcome is Answered.REFUSED and reply.status != 404:
+            self._stop.wait(0.02)
+        if write.matched is not None and before is not None and reply.status == 200:
+            matched = write.matched(before)
+            if reply.body.get("matchedRecords") != matched:
+                raise Violation(f"{write.body} matched {matched} records, {reply.body} was told")
+
+    def _resolve(self, client: Client, track: Track) -> None:
+        """Read which of several states is true, once an acknowledged write says that the log is past them all."""
+        if track.is_resolvable:
+            reply = self._read(client, track, track.token, 5_000)
+            if reply.status == 200:
+                track.settle(_state(reply.body["matches"]), "a writer's read")
+
+    def _read_on(self, number: int) -> None:
+        rng, reader = self._rngs[self._options.writers + number], self._readers[number]
+        with Client(self._port) as client:
+            while not self._stop.is_set():
+                track = rng.choice(rng.choice(self._tracks))
+                demand = track.seen() if rng.random() < 0.5 else None
+                try:
+                    reply = self._read(client, track, demand.token if demand else None, 3_000)
+                except Unreachable:
+                    self._stop.wait(0.02)
+                    continue
+                self.counts[f"read {reply.status}"] += 1
+                if reply.status in (412, 503):
+                    self._stop.wait(0.02)
+                    continue
+                if reply.status != 200:
+                    raise Violation(f"a read was answered {reply.status}: {reply.body}")
+                low = reader.lows.get(id(track), 0)
+                if demand is not None and demand.token is not None:
+                    low = max(low, demand.floor)
+                reader.lows[id(track)] = track.check(_state(reply.body["matches"]), low, f"reader {number}")
+                reader.check_token(reply.token, f"reader {number}")
+
+    # -- requests
+
+    def _make(self, rng: random.Random, track: Track) -> _Write:
+        writer, namespace = track.writer, track.namespace
+        self._stamps[writer] += 1
+        stamp, tag = self._stamps[writer], rng.randrange(_TAGS)
+        slots = rng.sample(range(self._options.ids), rng.randint(1, 8))
+        ids = [f"w{writer}-{slot}" for slot in slots]
+        where = {"owner": writer, "tag": tag}
+        match rng.choices(range(7), (40, 12, 6, 12, 10, 10, 4 if namespace not in _SHARED else 0))[0]:
+            case 0:
+                return self._upsert(track, slots, stamp, tag)
+            case 1:
+                body = {"id": ids[0], "values": _vector(writer, slots[0], stamp), "setMetadata": {"stamp": stamp}}
+                return _Write(
+                    "POST", "/vectors/update", body | {"namespace": namespace}, [_change(ids[0], stamp=stamp)]
+                )
+            case 2:
+                body = {"id": ids[0], "namespace": namespace, "setMetadata": {"tag": tag}}
+                return _Write("POST", "/vectors/update", body, [_change(ids[0], tag=tag)])
+            case 3:
+                body = {"ids": ids, "namespace": namespace}
+                return _Write("POST", "/vectors/delete", body, [_remove(i) for i in ids])
+            case 4:
+                body = {"filter": where, "namespace": namespace, "setMetadata": {"mark": stamp}}
+
+                def matched(state: State) -> int:
+                    return sum(row.tag == tag for row in state.values())
+
+                return _Write("POST", "/vectors/update", body, [_mark_where(tag, stamp)], matched)
+            case 5:
+                return _Write(
+                    "POST", "/vectors/delete", {"filter": where, "namespace": namespace}, [_remove_where(tag)]
+                )
+            case _ if stamp % 2:
+                everything = {"deleteAll": True, "namespace": namespace}
+                return _Write("POST", "/vectors/delete", everything, [dict.clear])
+            case _:
+                return _Write("DELETE", f"/namespaces/{namespace}", None, [dict.clear])
+
+    def _upsert(self, track: Track, slots: Sequence[int], stamp: int, tag: int) -> _Write:
+        metadata: dict[str, Any] = {"owner": track.writer, "tag": tag, "stamp": stamp, "mark": 0}
+        if self._options.filling_bytes:
+            metadata["filling"] = "x" * self._options.filling_bytes
+        ids = [f"w{track.writer}-{slot}" for slot in slots]
+        records = [
+            {"id": name, "values": _vector(track.writer, slot, stamp), "metadata": metadata}
+            for name, slot in zip(ids, slots, strict=True)
+        ]
+        steps = [_put(name, Row(stamp, 0, tag)) for name in ids]
+        return _Write("POST", "/vectors/upsert", {"namespace": track.namespace, "vectors": records}, steps)
+
+    def _read(self, client: Client, track: Track, token: str | None, wait_ms: int) -> Reply:
+        body: dict[str, Any] = {"namespace": track.namespace, "vector": [1, 0, 0, 0], "topK": 10_000}
+        body |= {"includeValues": True, "includeMetadata": True}
+        if track.namespace in _SHARED:
+            body["filter"] = {"owner": track.writer}
+        return client.call("POST", f"/i/{self._index}/query", body, headers=_at_least(token, wait_ms))
+
+    def _query(self, client: Client, track: Track, token: str | None) -> State:
+        deadline = time.monotonic() + _ATTEMPT_SECONDS
+        while True:
+            reply = self._read(client, track, token, 10_000)
+            if reply.status == 200:
+                return _state(reply.body["matches"])
+            _retry(reply, deadline)
+
+    def _insist(self, client: Client, method: str, path: str, body: object, token: str | None) -> Reply:
+        deadline = time.monotonic() + _ATTEMPT_SECONDS
+        while True:
+            reply = client.call(method, f"/i/{self._index}{path}", body, headers=_at_least(token, 10_000))
+            if reply.status == 200:
+                return reply
+            _retry(reply, deadline)
+
+    def _verify_ids(self, client: Client, track: Track, token: str | None, found: State) -> None:
+        ids = [f"w{track.writer}-{slot}" for slot in range(self._options.ids)]
+        query = urlencode([("namespace", track.namespace), *(("ids", i) for i in ids)])
+        reply = self._insist(client, "GET", f"/vectors/fetch?{query}", None, token)
+        fetched = _state(list(reply.body["vectors"].values()))
+        if fetched != found:
+            raise Violation(f"fetch and query differ in {track.namespace!r}: {fetched} and {found}")
+        query = urlencode([("namespace", track.namespace), ("prefix", f"w{track.writer}-")])
+        reply = self._insist(client, "GET", f"/vectors/list?{query}", None, token)
+        listed = [entry["id"] for entry in reply.body["vectors"]]
+        if listed != sorted(found):
+            raise Violation(f"list and query differ in {track.namespace!r}: {listed} and {sorted(found)}")
+
+    def _merged_token(self) -> str | None:
+        merged: PositionToken | None = None
+        for track in (track for tracks in self._tracks for track in tracks):
+            if track.token is not None:
+                token = PositionToken.parse(track.token)
+                merged = token if merged is None else merged.merge(token)
+        return None if merged is None else str(merged)
+
+
+def _retry(reply: Reply, deadline: float) -> None:
+    if reply.status not in (412, 503):
+        raise Violation(f"a read was answered {reply.status}: {reply.body}")
+    if time.monotonic() > deadline:
+        raise Violation(f"not readable {_ATTEMPT_SECONDS} s after the restart: {reply.status} {reply.body}")
+    time.sleep(0.02)
+
+
+def _at_least(token: str | None, wait_ms: int) -> dict[str, str]:
+    return {} if token is None else {"x-freshet-at-least": token, "x-freshet-wait-ms": str(wait_ms)}
+
+
+def _vector(writer: int, slot: int, stamp: int) -> list[int]:
+    return [stamp, writer, slot, 1]
+
+
+def _state(records: Sequence[dict[str, Any]]) -> dict[str, Row]:
+    """Return the records of an answer as a state. Raises `Violation` for a record of two writes, or a double one."""
+    state: dict[str, Row] = {}
+    for record in records:
+        name, metadata = record["id"], record["metadata"]
+        writer, slot = name[1:].split("-")
+        values = [int(value) for value in record["values"]]
+        if values != _vector(int(writer), int(slot), int(metadata["stamp"])):
+            raise Violation(f"record {name} has the vector {values} and the metadata {metadata}: not of one write")
+        if name in state:
+            raise Violation(f"record {name} stands twice in one answer")
+        state[name] = Row(values[0], int(metadata["mark"]), int(metadata["tag"]))
+    return state
