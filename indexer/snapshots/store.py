@@ -40,6 +40,8 @@ __all__ = [
 _MAP_BYTES_MIN = 256 * 1024
 # Large files are synced in steps, so that the log's commits do not stall behind one long flush.
 _SYNC_STEP_BYTES = 16 * 1024 * 1024
+# A publish has some twenty sections, most of them small: one write instead of one each.
+_BUFFER_BYTES = 256 * 1024
 
 
 def partition_prefix(index_id: str, partition: int) -> str:
@@ -162,13 +164,14 @@ class LocalStore:
             temporary = self._temporary(name)
             try:
                 unsynced = 0
-                with temporary.open("xb", buffering=0) as file:
+                with temporary.open("xb", buffering=_BUFFER_BYTES) as file:
                     for chunk in chunks:
-                        _write_all(file.fileno(), chunk)
+                        file.write(chunk)
                         digest.update(chunk)
                         size += len(chunk)
                         unsynced += len(chunk)
                         if unsynced >= _SYNC_STEP_BYTES:
+                            file.flush()
                             os.fdatasync(file.fileno())
                             unsynced = 0
                 self._step("store.written")
@@ -198,8 +201,9 @@ class LocalStore:
         """See `Store.replace`."""
         with self._translated(name):
             temporary = self._temporary(name)
-            with temporary.open("xb", buffering=0) as file:
-                _write_all(file.fileno(), data)
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
                 os.fsync(file.fileno())
             target = self._root / name
             temporary.replace(target)
@@ -322,12 +326,6 @@ class LocalStore:
                 f"The snapshot store {trouble} ({name}: {error.strerror}).",
                 full=full,
             ) from error
-
-
-def _write_all(descriptor: int, chunk: bytes | memoryview) -> None:
-    view = memoryview(chunk).cast("B")
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _sync_file(path: Path) -> None:

@@ -76,7 +76,8 @@ async def stats(port: int) -> dict:
 async def settled(port: int, rows: int, *, tail_rows_max: int, seconds_max: float = 600) -> float:
     """Wait until all rows are visible and at most `tail_rows_max` of them are in no graph; return the seconds."""
     began = time.perf_counter()
-    while time.perf_counter() - began < seconds_max:  # noqa: ASYNC110 # the figure is what a client can see
+    # Polling is the point: the figure is what a client can see.
+    while time.perf_counter() - began < seconds_max:  # noqa: ASYNC110
         now = await stats(port)
         tail = sum(part["tailRows"] for part in now["freshness"]["partitions"])
         if now["totalVectorCount"] == rows and tail <= tail_rows_max:
