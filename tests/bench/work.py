@@ -57,7 +57,7 @@ async def load(port: int, data: DataSet, *, batch: int = 100, writers: int = 8) 
         connection = Connection(port, PREFIX)
         while queue:
             body = queue.pop()
-            while (answer := await connection.call("POST", "/vectors/upsert", body)).status == 429:
+            while (answer := await connection.call("POST", "/vectors/upsert", body)).status == 429:  # noqa: ASYNC110 # the server says how long to wait
                 await asyncio.sleep(float(answer.headers.get("retry-after", 1)))
             assert answer.status == 200, answer.body
         await connection.close()
@@ -76,8 +76,7 @@ async def stats(port: int) -> dict:
 async def settled(port: int, rows: int, *, tail_rows_max: int, seconds_max: float = 600) -> float:
     """Wait until all rows are visible and at most `tail_rows_max` of them are in no graph; return the seconds."""
     began = time.perf_counter()
-    # Polling is the point: the figure is what a client can see.
-    while time.perf_counter() - began < seconds_max:  # noqa: ASYNC110
+    while time.perf_counter() - began < seconds_max:
         now = await stats(port)
         tail = sum(part["tailRows"] for part in now["freshness"]["partitions"])
         if now["totalVectorCount"] == rows and tail <= tail_rows_max:
