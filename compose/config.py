@@ -31,7 +31,7 @@ from pydantic_settings import (
 
 from schemas.errors import ConfigError
 
-__all__ = ["Loaded", "Settings", "load_settings", "parse_ports", "temporary_folder"]
+__all__ = ["Loaded", "Settings", "load_settings", "parse_ports", "spell", "temporary_folder"]
 
 PREFIX = "FRESHET_"
 # Variables with our prefix that are no settings: where the file is, and what the test suite asks for.
@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         "http://localhost:{port}",
         description="What `describe_index` returns as host: `{port}`, `{name}`, `{control_port}` are filled in.",
     )
+    portless_host_template: str = Field(
+        "http://localhost:{control_port}/i/{name}", description="The same for an index that got no port."
+    )
     log: str = Field(
         "sqlite://", description="The log: `sqlite://` (in the data directory) or `kafka://host:port[,host:port]`."
     )
@@ -106,7 +109,9 @@ class Settings(BaseSettings):
         "query_api.app:ApiOptions.body_bytes_max", "Largest body of a request.", ge=1_024
     )
     tail_rows_max: int | None = _obeyed_by(
-        "query_api.app:ApiOptions.tail_rows_max", "Rows outside of graphs above which writes get a 429.", ge=1
+        "query_api.writes:WriteOptions.tail_rows_max",
+        "Rows of a namespace in no graph above which writes get a 429.",
+        ge=1,
     )
     log_synchronous: Literal["FULL", "NORMAL"] | None = _obeyed_by(
         "producer.log.sqlite_file:SqliteLogOptions.synchronous",
@@ -272,6 +277,21 @@ def temporary_folder() -> Path:
     """Return the folder for sockets: the user's runtime folder where there is one, else the temporary folder."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
+
+
+def spell(value: object) -> str:
+    """Return a value as people write it: ranges for ports, `true` and `false`, nothing for nothing."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, tuple):
+        return str(value)
+    runs: list[list[int]] = []
+    for port in value:
+        if runs and runs[-1][-1] == port - 1:
+            runs[-1].append(port)
+        else:
+            runs.append([port])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _from_environment() -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""Commands that ask a running server: stats, query, indexes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from compose.client import Client
+
+__all__ = ["open_client", "register"]
+
+Url = Annotated[str, typer.Option("--url", help="Address of the server; from the settings where it is not given.")]
+IndexName = Annotated[str, typer.Option("--index", "-i", help="Name of the index.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; the default one where not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+indexes = typer.Typer(
+    name="indexes", help="Create, list, describe and delete indexes.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(stats)
+    app.command()(query)
+    app.add_typer(indexes)
+
+
+def open_client(url: str) -> Client:
+    """Return a client of the server at `url`, or of the one that the settings name."""
+    from compose.client import Client
+
+    return Client(url or default_url())
+
+
+def default_url() -> str:
+    """Return where the server of these settings is."""
+    from compose.config import load_settings
+
+    chosen = load_settings().settings
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(chosen.bind, chosen.bind)  # noqa: S104 # it is asked, not bound
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{chosen.port}"
+
+
+def read_json(text: str, what: str) -> Any:
+    """Parse JSON given on the command line, or `@file`. Raises `ConfigError`."""
+    try:
+        return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what} is not JSON: {error}.") from error
+
+
+def stats(
+    *,
+    index: Annotated[str, typer.Option("--index", "-i", help="One index; all where not given.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time between two looks.", min=0.05)] = 1.0,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show records and freshness of one index or of all."""
+    with open_client(url) as client:
+
+        def look() -> dict[str, Any]:
+            names = [index] if index else [each["name"] for each in client.call("GET", "/indexes")["indexes"]]
+            return {name: client.index(name, "POST", "/describe_index_stats", {}) for name in names}
+
+        if as_json:
+            _repeat(lambda: print(json.dumps(look()), flush=True), seconds if watch else 0)
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        if not watch:
+            Console().print(_stats_table(look()))
+            return
+        with Live(_stats_table(look()), auto_refresh=False) as live:
+            _repeat(lambda: live.update(_stats_table(look()), refresh=True), seconds)
+
+
+def _repeat(act: Callable[[], None], seconds: float) -> None:
+    act()
+    while seconds:
+        time.sleep(seconds)
+        act()
+
+
+def _stats_table(found: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("index", "records", "namespaces", "partition", "log end", "applied", "lag", "lag s")
+    for title in ("snapshot", "segments", "tail rows", "dead letters"):
+        table.add_column(title, justify="right")
+    for name, each in found.items():
+        first = (name, f"{each.get('totalVectorCount', 0):,}", f"{len(each.get('namespaces', {})):,}")
+        for partition in each.get("freshness", {}).get("partitions", []):
+            numbers = [
+                partition.get(key)
+                for key in ("logEnd", "applied", "lagEvents", "lagSeconds", "snapshotVersion", "segments", "tailRows")
+            ]
+            cells = [_number(number) for number in (*numbers, partition.get("deadLetters"))]
+            table.add_row(*first, str(partition.get("partition")), *cells)
+            first = ("", "", "")
+    return table
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "?"
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def query(
+    *,
+    index: IndexName,
+    namespace: Namespace = "",
+    vector: Annotated[str, typer.Option("--vector", help="JSON array, or @file with one.")] = "",
+    record: Annotated[str, typer.Option("--id", help="Id of the record to compare with.")] = "",
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many matches.")] = 10,
+    where: Annotated[str, typer.Option("--filter", help="Filter as JSON, or @file with one.")] = "",
+    with_values: Annotated[bool, typer.Option("--values", help="Show the vectors.")] = False,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find the records nearest to a vector, or to a record."""
+    if bool(vector) == bool(record):
+        raise ConfigError("Give either --vector or --id.")
+    body: dict[str, Any] = {
+        "namespace": namespace,
+        "topK": top_k,
+        "includeMetadata": True,
+        "includeValues": with_values,
+    }
+    body |= {"id": record} if record else {"vector": read_json(vector, "--vector")}
+    if where:
+        body["filter"] = read_json(where, "--filter")
+    with open_client(url) as client:
+        found = client.index(index, "POST", "/query", body)
+    if as_json:
+        print(json.dumps(found))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "score", "metadata", *(["values"] if with_values else []))
+    for match in found.get("matches", []):
+        values = [json.dumps(match.get("values"))] if with_values else []
+        table.add_row(match["id"], f"{match['score']:.6f}", json.dumps(match.get("metadata", {})), *values)
+    Console().print(table)
+
+
+@indexes.command("create")
+def create_index(
+    name: Annotated[str, typer.Argument(help="1 to 45 of a-z, 0-9 and -.")],
+    *,
+    dimension: Annotated[int, typer.Option("--dimension", "-d", help="Numbers in a vector.")],
+    metric: Annotated[str, typer.Option("--metric", "-m", help="cosine, dotproduct or euclidean.")] = "cosine",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an index."""
+    spec = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
+    with open_client(url) as client:
+        made = client.call("POST", "/indexes", {"name": name, "dimension": dimension, "metric": metric, "spec": spec})
+    print(json.dumps(made) if as_json else f"{name}: {dimension} dimensions, {metric}, at {made.get('host')}")
+
+
+@indexes.command("list")
+def list_indexes(*, url: Url = "", as_json: AsJson = False) -> None:
+    """List all indexes."""
+    with open_client(url) as client:
+        found = client.call("GET", "/indexes")
+    if as_json:
+        print(json.dumps(found))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "dimension", "metric", "host")
+    for each in found["indexes"]:
+        table.add_row(each["name"], str(each.get("dimension", "")), each.get("metric", ""), each.get("host", ""))
+    Console().print(table)
+
+
+@indexes.command("describe")
+def describe_index(name: str, *, url: Url = "", as_json: AsJson = False) -> None:
+    """Show one index."""
+    with open_client(url) as client:
+        found = client.call("GET", f"/indexes/{name}")
+    print(json.dumps(found) if as_json else "\n".join(f"{key:<20} {value}" for key, value in found.items()))
+
+
+@indexes.command("delete")
+def delete_index(name: str, *, url: Url = "", as_json: AsJson = False) -> None:
+    """Delete an index with its log and all its records, for good."""
+    with open_client(url) as client:
+        client.call("DELETE", f"/indexes/{name}")
+    print(json.dumps({"deleted": name}) if as_json else f"deleted {name}")

@@ -1,0 +1,86 @@
+"""The API process: one server on the control port and the whole range of index ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+import uvloop
+
+from compose.config import Settings
+from compose.ports import BACKLOG, bind_ports
+from compose.wiring import api_parts
+from query_api.app import create_app
+from schemas.errors import FreshetError
+
+__all__ = ["run_api"]
+
+_log = structlog.get_logger(__name__)
+# Above the idle time of common load balancers (60 s), so that they and not we close idle connections.
+_KEEP_ALIVE_SECONDS = 75
+# Left of a stop's time for what comes after the last request: appends under way, the log's own closing.
+_CLOSING_SHARE = 0.3
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with signals left to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+    def stop(self) -> None:
+        """Finish what was accepted, then end; the second call ends at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def run_api(settings: Settings, *, is_supervised: bool) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code. A supervised process leaves SIGINT to its supervisor.
+
+    Raises `ConfigError`, `LogUnavailable`.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, is_supervised=is_supervised))
+
+
+async def _serve(settings: Settings, *, is_supervised: bool) -> int:
+    ports = bind_ports(settings)
+    if ports.skipped:
+        _log.warning("index ports in use elsewhere are skipped", ports=list(ports.skipped))
+    try:
+        async with api_parts(settings, index_ports=ports.index_ports) as parts:
+            for spec in parts.catalog.list():
+                if spec.port and spec.port not in ports.index_ports:
+                    _log.error("the port of an index is not ours now; use its path", index=spec.name, port=spec.port)
+            config = uvicorn.Config(
+                create_app(parts),
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, int(settings.stop_seconds * (1 - _CLOSING_SHARE))),
+            )
+            server = _Server(config)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, server.stop)
+            loop.add_signal_handler(signal.SIGINT, (lambda: None) if is_supervised else server.stop)
+            _log.info("listening", host=settings.bind, port=settings.port, index_ports=len(ports.index_ports))
+            await server.serve(sockets=list(ports.sockets))
+            if not server.started:
+                raise FreshetError("The API did not start; the lines above say why.")
+            _log.info("stopped")
+    finally:
+        for listening in ports.sockets:
+            listening.close()
+    return 0

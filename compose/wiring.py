@@ -1,0 +1,217 @@
+"""Plain code that builds the parts of each process. The only place that chooses a log and a store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from compose.config import Settings, temporary_folder
+from indexer.gc import RetentionOptions
+from indexer.indexer import Indexer, IndexerOptions
+from indexer.merge_policy import MergeOptions
+from indexer.metrics import IndexerMetrics
+from indexer.partition import PartitionOptions
+from indexer.segments.hnsw import GraphOptions
+from indexer.snapshots.reader import ReaderOptions, SnapshotReader
+from indexer.snapshots.store import LocalStore
+from indexer.worker import WorkerOptions
+from producer.catalog import Catalog
+from producer.log.protocol import Log, Logs
+from producer.log.sqlite import SqliteLogOptions, SqliteLogs
+from producer.metrics import ProducerMetrics
+from producer.pokes import PokeReceiver, PokeSender, manifest_topic
+from producer.publisher import Publisher
+from producer.steps import Step, no_step
+from query_api.app import ApiDeps, ApiOptions
+from query_api.writes import WriteOptions
+from schemas.errors import ConfigError
+from schemas.indexes import IndexSpec
+
+__all__ = ["api_parts", "clock_ms", "crash_step", "indexer_parts", "open_logs", "run_directory"]
+
+API = "api"
+INDEXER = "indexer"
+
+
+def clock_ms() -> int:
+    """Return milliseconds since 1970: the one clock of every process."""
+    return time.time_ns() // 1_000_000
+
+
+def crash_step(crash_at: str) -> Step:
+    """Return the step that ends this process by SIGKILL at the n-th passing of `<name>[:n]`; "" never does."""
+    if not crash_at:
+        return no_step
+    wanted, _, count = crash_at.partition(":")
+    left = int(count or 1)
+    lock = threading.Lock()
+
+    def step(name: str, /) -> None:
+        nonlocal left
+        if name != wanted:
+            return
+        with lock:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
+
+
+def run_directory(data_dir: Path) -> Path:
+    """Return the private folder for the wake-up sockets of a data directory, made where it is missing.
+
+    It is short, since the address of a Unix socket holds 108 bytes, and every process computes the same one.
+    Raises `ConfigError` where somebody else owns it.
+    """
+    digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+    folder = temporary_folder() / f"freshet-{os.getuid()}-{digest}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat(follow_symlinks=False)
+    except OSError as error:
+        raise ConfigError(f"Cannot make the folder for sockets {folder}: {error.strerror}.") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(f"The folder for sockets {folder} belongs to somebody else or is open to others: remove it.")
+    return folder
+
+
+def open_logs(
+    settings: Settings, *, senders: Sequence[PokeSender] = (), receiver: PokeReceiver | None = None, step: Step
+) -> Logs:
+    """Return the place of logs that the settings name, not yet started."""
+    if settings.log.startswith("kafka://"):
+        raise ConfigError("The log kafka:// is not built yet.")
+    options = SqliteLogOptions(**settings.options_of(SqliteLogOptions))
+    path = settings.data_dir / "log.sqlite"
+    return SqliteLogs(path, options, clock_ms=clock_ms, step=step, senders=senders, receiver=receiver)
+
+
+@contextlib.asynccontextmanager
+async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncIterator[ApiDeps]:
+    """Start what the query API is made of; `index_ports` are those that were bound. Ends in reverse order.
+
+    Raises `ConfigError`, `LogUnavailable`.
+    """
+    step = crash_step(settings.crash_at)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = ProducerMetrics(registry)
+    async with contextlib.AsyncExitStack() as stack:
+        pokes, to_indexer = await _pokes(settings, stack, receiver=API, sender=INDEXER)
+        logs = await _started(open_logs(settings, senders=[to_indexer], receiver=pokes, step=step), stack)
+        catalog = Catalog(logs, metrics=metrics, step=step)
+        await catalog.start()
+        stack.push_async_callback(catalog.close)
+
+        async def open_log(spec: IndexSpec) -> Log:
+            return await logs.open(spec.name, spec.log_id, spec.partitions)
+
+        publisher = Publisher(open_log, metrics=metrics, step=step)
+        stack.push_async_callback(publisher.close)
+        store = _store(settings, step)
+        reading = ReaderOptions(graph=_graph_options(settings))
+
+        def open_reader(spec: IndexSpec, partition: int) -> SnapshotReader:
+            return SnapshotReader(store, spec, partition, reading)
+
+        yield ApiDeps(
+            catalog=catalog,
+            publisher=publisher,
+            open_log=open_log,
+            open_reader=open_reader,
+            pokes=pokes,
+            clock_ms=clock_ms,
+            registry=registry,
+            options=_api_options(settings, index_ports),
+            step=step,
+        )
+
+
+@contextlib.asynccontextmanager
+async def indexer_parts(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Indexer]:
+    """Start the indexer and what it is made of. Ends in reverse order. Raises `ConfigError`, `LogUnavailable`."""
+    step = crash_step(settings.crash_at)
+    ProcessCollector(registry=registry)
+    async with contextlib.AsyncExitStack() as stack:
+        pokes, to_api = await _pokes(settings, stack, receiver=INDEXER, sender=API)
+        logs = await _started(open_logs(settings, senders=[to_api], receiver=pokes, step=step), stack)
+        catalog = Catalog(logs)
+        await catalog.start()
+        stack.push_async_callback(catalog.close)
+        indexer = Indexer(
+            logs,
+            catalog,
+            _store(settings, step),
+            _indexer_options(settings),
+            clock_ms=clock_ms,
+            metrics=IndexerMetrics(registry),
+            published=lambda index_id, partition: to_api.poke(manifest_topic(index_id, partition)),
+        )
+        indexer.use_step(step)
+        await indexer.start()
+        stack.push_async_callback(indexer.close)
+        yield indexer
+
+
+async def _pokes(
+    settings: Settings, stack: contextlib.AsyncExitStack, *, receiver: str, sender: str
+) -> tuple[PokeReceiver, PokeSender]:
+    folder = run_directory(settings.data_dir)
+    pokes = PokeReceiver(folder, receiver)
+    await pokes.start()
+    stack.push_async_callback(pokes.close)
+    to_other = PokeSender(folder, sender)
+    stack.callback(to_other.close)
+    return pokes, to_other
+
+
+async def _started(logs: Logs, stack: contextlib.AsyncExitStack) -> Logs:
+    # Also where starting failed half-way: closing is what stops its threads.
+    stack.push_async_callback(logs.close)
+    await logs.start()
+    return logs
+
+
+def _store(settings: Settings, step: Step) -> LocalStore:
+    try:
+        return LocalStore(settings.data_dir / "snapshots", step, now=time.time)
+    except OSError as error:
+        raise ConfigError(f"Cannot use the data directory {settings.data_dir}: {error.strerror}.") from error
+
+
+def _graph_options(settings: Settings) -> GraphOptions:
+    return GraphOptions(**settings.options_of(GraphOptions))
+
+
+def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
+    return ApiOptions(
+        control_port=settings.port,
+        index_ports=tuple(index_ports),
+        host_template=settings.host_template,
+        portless_host_template=settings.portless_host_template,
+        writes=WriteOptions(**settings.options_of(WriteOptions)),
+        **settings.options_of(ApiOptions),
+    )
+
+
+def _indexer_options(settings: Settings) -> IndexerOptions:
+    try:
+        merge = MergeOptions(**settings.options_of(MergeOptions))
+    except ValueError as error:
+        raise ConfigError(f"Wrong setting. {error}") from error
+    return IndexerOptions(
+        partition=PartitionOptions(merge=merge, graph=_graph_options(settings)),
+        worker=WorkerOptions(**settings.options_of(WorkerOptions)),
+        retention=RetentionOptions(**settings.options_of(RetentionOptions)),
+        **settings.options_of(IndexerOptions),
+    )
