@@ -127,13 +127,13 @@ class Settings(BaseSettings):
         "indexer.worker:WorkerOptions.publish_interval_seconds", "Least time between two publishes.", ge=0
     )
     checkpoint_seconds: float | None = _obeyed_by(
-        "indexer.worker:WorkerOptions.checkpoint_seconds", "Time between durable checkpoints.", gt=0
+        "indexer.housekeeping:HousekeepingOptions.checkpoint_seconds", "Time between durable checkpoints.", gt=0
     )
     checkpoint_events: int | None = _obeyed_by(
-        "indexer.worker:WorkerOptions.checkpoint_events", "Events between durable checkpoints.", ge=1
+        "indexer.housekeeping:HousekeepingOptions.checkpoint_events", "Events between durable checkpoints.", ge=1
     )
     collect_seconds: float | None = _obeyed_by(
-        "indexer.worker:WorkerOptions.collect_seconds", "Time between garbage collections.", gt=0
+        "indexer.housekeeping:HousekeepingOptions.collect_seconds", "Time between garbage collections.", gt=0
     )
     standby_seconds: float | None = _obeyed_by(
         "indexer.worker:WorkerOptions.standby_seconds",

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from compose.config import Settings, temporary_folder
 from indexer.gc import RetentionOptions
+from indexer.housekeeping import HousekeepingOptions
 from indexer.indexer import Indexer, IndexerOptions
 from indexer.merge_policy import MergeOptions
 from indexer.metrics import IndexerMetrics
@@ -212,6 +213,7 @@ def _indexer_options(settings: Settings) -> IndexerOptions:
     return IndexerOptions(
         partition=PartitionOptions(merge=merge, graph=_graph_options(settings)),
         worker=WorkerOptions(**settings.options_of(WorkerOptions)),
+        housekeeping=HousekeepingOptions(**settings.options_of(HousekeepingOptions)),
         retention=RetentionOptions(**settings.options_of(RetentionOptions)),
         **settings.options_of(IndexerOptions),
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from indexer.gc import Janitor, RetentionOptions
+from indexer.housekeeping import Housekeeping, HousekeepingOptions
+from indexer.lanes import MergeLanes
 from indexer.metrics import IndexerMetrics
 from indexer.partition import PartitionIndexer, PartitionOptions
 from indexer.pool import MergePool
@@ -34,6 +36,7 @@ class IndexerOptions:
 
     partition: PartitionOptions = field(default_factory=PartitionOptions)
     worker: WorkerOptions = field(default_factory=WorkerOptions)
+    housekeeping: HousekeepingOptions = field(default_factory=HousekeepingOptions)
     retention: RetentionOptions = field(default_factory=RetentionOptions)
     # Processes that build graphs.
     builders: int = 1
@@ -142,11 +145,12 @@ class Indexer:
             writer=self._writer,
             step=self._step,
         )
+        janitor = Janitor(partition, self._options.retention)
         return PartitionWorker(
             log,
             partition,
-            Janitor(partition, self._options.retention),
-            self._pool,
+            MergeLanes(partition, self._pool, self._metrics),
+            Housekeeping(partition, janitor, self._options.housekeeping, self._metrics),
             self._options.worker,
             metrics=self._metrics,
             published=lambda: self._published(spec.index_id, number),

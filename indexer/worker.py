@@ -10,18 +10,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
 
-from indexer.gc import Janitor
-from indexer.merger import MergeResult
-from indexer.merging import Merges
+from indexer.housekeeping import Housekeeping
+from indexer.lanes import MergeLanes
 from indexer.metrics import IndexerMetrics
 from indexer.partition import PartitionIndexer
-from indexer.pool import MergePool
 from producer.log.protocol import Log, LogBatch
 from schemas.errors import (
     CommitConflict,
@@ -37,7 +34,6 @@ from schemas.limits import RECENT_DELTAS_MAX
 __all__ = ["PartitionWorker", "WorkerOptions", "WorkerState", "WorkerStatus"]
 
 _log = structlog.get_logger(__name__)
-_LANES = ("rollup", "graph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +44,6 @@ class WorkerOptions:
     read_wait_seconds: float = 1.0
     # 0 publishes at once when idle, else as soon as the last publish ended.
     publish_interval_seconds: float = 0.0
-    checkpoint_seconds: float = 5.0
-    checkpoint_events: int = 50_000
-    collect_seconds: float = 15.0
     # How long another worker's manifests must stand still while events wait before they are taken over.
     standby_seconds: float = 5.0
     retry_seconds_min: float = 0.1
@@ -88,8 +81,8 @@ class PartitionWorker:
         self,
         log: Log,
         partition: PartitionIndexer,
-        janitor: Janitor,
-        pool: MergePool,
+        lanes: MergeLanes,
+        housekeeping: Housekeeping,
         options: WorkerOptions,
         *,
         metrics: IndexerMetrics,
@@ -98,21 +91,13 @@ class PartitionWorker:
         """Read from `log`; `published` is called after every new manifest."""
         self._log = log
         self._partition = partition
-        self._janitor = janitor
-        self._merges = Merges(partition)
-        self._pool = pool
+        self._lanes = lanes
+        self._housekeeping = housekeeping
         self._options = options
         self._metrics = metrics
         self._published = published
         self._state = WorkerState.STARTING
         self._detail = ""
-        self._running: dict[str, tuple[asyncio.Task[MergeResult], float]] = {}
-        self._housekeeping: asyncio.Task[None] | None = None
-        self._next_checkpoint = 0.0
-        self._next_collection = 0.0
-        self._checkpoint_offset = 0
-        # Collections still to run after the last checkpoint: what is too young now is garbage a little later.
-        self._collections_left = 0
 
     def status(self) -> WorkerStatus:
         """Return what the worker is doing."""
@@ -158,7 +143,8 @@ class PartitionWorker:
                 _log.warning("object_gone", file=error.filename, **self._names())
                 await asyncio.sleep(pause)
             finally:
-                await self._drop_tasks()
+                await self._lanes.drop()
+                await self._housekeeping.drop()
             pause = min(2 * pause, self._options.retry_seconds_max)
 
     async def _take_over(self) -> None:
@@ -166,9 +152,7 @@ class PartitionWorker:
         end = (await self._log.ends())[partition.partition]
         before = partition.fallbacks
         await asyncio.to_thread(partition.take_over, end)
-        self._merges.forget()
         self._metrics.fallbacks.inc(partition.fallbacks - before)
-        self._checkpoint_offset = partition.snapshot.next_offset
         self._state, self._detail = WorkerState.RUNNING, ""
         _log.info(
             "partition_taken_over",
@@ -184,8 +168,10 @@ class PartitionWorker:
         """Read and publish once, or learn that there is nothing to read; then look after merges and the store."""
         partition = self._partition
         crowded = len(partition.snapshot.manifest.recent) >= RECENT_DELTAS_MAX - 1
-        if crowded or self._state is WorkerState.STOPPED:
+        if crowded:
             await self._wait_for_merge()
+        elif self._state is WorkerState.STOPPED:
+            await self._look_again()
         elif not partition.is_pending:
             batch = await self._read()
             if batch.end_offset < partition.snapshot.next_offset:
@@ -193,16 +179,13 @@ class PartitionWorker:
                     f"The log ends at {batch.end_offset}, below {partition.snapshot.next_offset}, which was folded.",
                 )
             self._fold(batch)
-        if self._state is WorkerState.STOPPED and not crowded:
-            await self._retry_stopped()
         started = time.monotonic()
         if not crowded and partition.publish():
             self._metrics.publishes.inc()
             self._published()
             await self._pace(started)
-        self._commit_merges()
-        self._start_merges()
-        self._keep_house()
+        self._advance_merges()
+        self._housekeeping.start_if_due(busy_seconds=self._lanes.busy_seconds)
 
     async def _read(self) -> LogBatch:
         """Read on, but wake up for a merge that ends meanwhile."""
@@ -215,14 +198,11 @@ class PartitionWorker:
                 wait_seconds=self._options.read_wait_seconds,
             )
         )
-        waits = {read, *(task for task, _ in self._running.values())}
         try:
             while not read.done():
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({read, *self._lanes.tasks}, return_when=asyncio.FIRST_COMPLETED)
                 if not read.done():
-                    self._commit_merges()
-                    self._start_merges()
-                    waits = {read, *(task for task, _ in self._running.values())}
+                    self._advance_merges()
             return read.result()
         finally:
             read.cancel()
@@ -246,7 +226,7 @@ class PartitionWorker:
             age = (partition.clock_ms() - batch.records[0].time_ms) / 1000
             self._metrics.visible_seconds.observe(max(0.0, age))
 
-    async def _retry_stopped(self) -> None:
+    async def _look_again(self) -> None:
         """Look again at the record that stopped the partition: the operator may have skipped it."""
         if self._partition.is_pending:
             return
@@ -255,72 +235,21 @@ class PartitionWorker:
         self._metrics.stopped.dec()
 
     async def _wait_for_merge(self) -> None:
-        tasks = [task for task, _ in self._running.values()]
+        """Wait for a roll-up: the manifest lists as many recent deltas as it may."""
+        tasks = self._lanes.tasks
         if tasks:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=self._options.read_wait_seconds)
+            wait_seconds = self._options.read_wait_seconds
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=wait_seconds)
         else:
             await asyncio.sleep(0)
+
+    def _advance_merges(self) -> None:
+        if self._lanes.advance():
+            self._published()
 
     async def _pace(self, started: float) -> None:
         rest = self._options.publish_interval_seconds - (time.monotonic() - started)
         await asyncio.sleep(max(0.0, rest))
-
-    def _commit_merges(self) -> None:
-        if self._partition.is_pending:
-            return
-        for lane, (task, _) in list(self._running.items()):
-            if not task.done():
-                continue
-            del self._running[lane]
-            try:
-                result = task.result()
-            except (BrokenProcessPool, Unavailable, CorruptData, FileNotFoundError, MemoryError) as error:
-                self._metrics.merge_failures.inc()
-                self._merges.abandon(lane)
-                _log.warning("merge_failed", kind=lane, error=str(error), **self._names())
-                if isinstance(error, CorruptData | FileNotFoundError):
-                    raise
-                continue
-            self._merges.commit(lane, result)
-            self._metrics.merges.labels(kind=lane).inc()
-            self._published()
-
-    def _start_merges(self) -> None:
-        for lane in _LANES:
-            if lane in self._running or self._partition.is_pending:
-                continue
-            job = self._merges.next_job(lane)
-            if job is not None:
-                task = asyncio.create_task(self._pool.run(self._partition.store, job))
-                self._running[lane] = (task, time.monotonic())
-
-    def _keep_house(self) -> None:
-        """Start a checkpoint, and a collection after it, in a thread where one is due."""
-        if self._housekeeping is not None:
-            if not self._housekeeping.done():
-                return
-            finished, self._housekeeping = self._housekeeping, None
-            finished.result()
-        now = time.monotonic()
-        folded = self._partition.snapshot.next_offset - self._checkpoint_offset
-        if now < self._next_checkpoint and folded < self._options.checkpoint_events:
-            return
-        self._next_checkpoint = now + self._options.checkpoint_seconds
-        self._checkpoint_offset = self._partition.snapshot.next_offset
-        self._housekeeping = asyncio.create_task(self._checkpoint(collect=now >= self._next_collection))
-
-    async def _checkpoint(self, *, collect: bool) -> None:
-        manifest = self._partition.snapshot.manifest
-        if await asyncio.to_thread(self._janitor.checkpoint, manifest):
-            self._metrics.checkpoints.inc()
-            self._collections_left = self._janitor.collections_needed(self._options.collect_seconds)
-        if collect and self._collections_left:
-            self._collections_left -= 1
-            await asyncio.to_thread(self._janitor.audit, manifest)
-            now = time.monotonic()
-            self._next_collection = now + self._options.collect_seconds
-            busy = max((now - started for _, started in self._running.values()), default=0.0)
-            self._metrics.collected.inc(await asyncio.to_thread(self._janitor.collect, busy_seconds=busy))
 
     async def _stand_by(self, error: FreshetError) -> None:
         """Watch the other worker; return when its manifests stand still although events wait."""
@@ -336,18 +265,6 @@ class PartitionWorker:
                 end = (await self._log.ends())[partition.partition]
                 if newest is None or end > newest.next_offset:
                     return
-
-    async def _drop_tasks(self) -> None:
-        """Let go of merges and housekeeping; a thread that is still at work ends by itself, its result is garbage."""
-        tasks = [task for task, _ in self._running.values()]
-        if self._housekeeping is not None:
-            tasks.append(self._housekeeping)  # type: ignore[arg-type] # only waited for
-        self._running.clear()
-        self._housekeeping = None
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _tell(self, state: WorkerState, error: FreshetError) -> None:
         self._state, self._detail = state, error.message

@@ -79,6 +79,16 @@ class CatalogFold:
             self._ports_used.add(made.port)
         return made
 
+    def apply_record(self, record: StoredRecord, metrics: ProducerMetrics | None) -> IndexSpec | FreshetError | None:
+        """Apply a record of the control log as `apply` does; None where it can't be read, which is counted."""
+        try:
+            return self.apply(decode_catalog(record.value, dict(record.headers)))
+        except (CorruptData, UnsupportedFormat, InvalidRequest) as error:
+            _log.error("control record skipped", offset=record.offset, reason=str(error))
+            if metrics is not None:
+                metrics.catalog_poison.inc()
+            return None
+
     def _port(self, event: CreateIndexEvent) -> int:
         """Return the first port that no index ever had, since clients cache hosts; else the first free one; else 0."""
         fresh = (port for port in event.ports if port not in self._ports_used)
@@ -134,7 +144,7 @@ class Catalog:
         """Fold to the control log's current end, then follow it in a task. Raises `LogUnavailable`."""
         (end,) = await self._logs.control.ends()
         while self._next_offset < end:
-            self._take(await self._read(self._next_offset))
+            self._take(await _read(self._logs, self._options, self._next_offset))
         self._follower = asyncio.create_task(self._follow(), name="catalog")
         self._follower.add_done_callback(_report_end)
 
@@ -239,9 +249,15 @@ class Catalog:
         pause = self._options.retry_seconds_min
         while True:
             try:
-                batch = await self._read(self._next_offset)
+                batch = await _read(self._logs, self._options, self._next_offset)
                 if batch.end_offset < self._next_offset:
-                    await self._start_over(batch.end_offset)
+                    _log.error(
+                        "control log ends below what was folded; folding it again",
+                        end=batch.end_offset,
+                        folded=self._next_offset,
+                    )
+                    self._fold, self._next_offset = await self._fold_again(batch.end_offset)
+                    self._announce(is_changed=True)
                 else:
                     self._take(batch)
                 pause = self._options.retry_seconds_min
@@ -250,30 +266,20 @@ class Catalog:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, self._options.retry_seconds_max)
 
-    async def _read(self, offset: int) -> LogBatch:
-        return await self._logs.control.read(
-            0,
-            offset,
-            bytes_max=self._options.read_bytes_max,
-            wait_seconds=self._options.read_wait_seconds,
-        )
-
-    async def _start_over(self, end: int) -> None:
+    async def _fold_again(self, end: int) -> tuple[CatalogFold, int]:
         """Fold the control log anew, since it lost its tail: later events would lie below what was passed."""
-        _log.error("control log ends below what was folded; folding it again", end=end, folded=self._next_offset)
         fold, offset = CatalogFold(), 0
         while offset < end:
-            batch = await self._read(offset)
+            batch = await _read(self._logs, self._options, offset)
             for record in batch.records:
-                self._apply(fold, record)
+                fold.apply_record(record, self._metrics)
             offset = batch.next_offset
-        self._fold, self._next_offset = fold, offset
-        self._announce(is_changed=True)
+        return fold, offset
 
     def _take(self, batch: LogBatch) -> None:
         is_changed = False
         for record in batch.records:
-            outcome = self._apply(self._fold, record)
+            outcome = self._fold.apply_record(record, self._metrics)
             is_changed |= isinstance(outcome, IndexSpec)
             if self._waiting and outcome is not None:
                 self._outcomes[record.offset] = outcome
@@ -281,17 +287,11 @@ class Catalog:
             self._next_offset = batch.next_offset
             self._announce(is_changed=is_changed)
 
-    def _apply(self, fold: CatalogFold, record: StoredRecord) -> IndexSpec | FreshetError | None:
-        """Apply one record to `fold`; None where it can't be read."""
-        try:
-            return fold.apply(decode_catalog(record.value, dict(record.headers)))
-        except (CorruptData, UnsupportedFormat, InvalidRequest) as error:
-            _log.error("control record skipped", offset=record.offset, reason=str(error))
-            if self._metrics is not None:
-                self._metrics.catalog_poison.inc()
-            return None
-
     def _announce(self, *, is_changed: bool) -> None:
         self._version += is_changed
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+async def _read(logs: Logs, options: CatalogOptions, offset: int) -> LogBatch:
+    return await logs.control.read(0, offset, bytes_max=options.read_bytes_max, wait_seconds=options.read_wait_seconds)

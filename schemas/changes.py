@@ -142,7 +142,8 @@ def encode_changes(changes: Changes) -> bytes:
             value=letter.value,
             headers=[pb.Header(name=name, value=value) for name, value in letter.headers],
         )
-    return message.SerializeToString(deterministic=True)
+    data: bytes = message.SerializeToString(deterministic=True)
+    return data
 
 
 def decode_changes(data: bytes) -> Changes:
@@ -174,7 +175,7 @@ def decode_changes(data: bytes) -> Changes:
 
 def encode_footer(footer: Footer) -> bytes:
     """Return the bytes of an object's footer."""
-    return pb.ObjectFooter(
+    data: bytes = pb.ObjectFooter(
         format=FORMAT,
         rows=footer.rows,
         dimension=footer.dimension,
@@ -182,6 +183,7 @@ def encode_footer(footer: Footer) -> bytes:
             pb.Section(name=s.name, offset=s.offset, size_bytes=s.size_bytes, crc32=s.crc32) for s in footer.sections
         ],
     ).SerializeToString(deterministic=True)
+    return data
 
 
 def decode_footer(data: bytes) -> Footer:

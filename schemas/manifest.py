@@ -269,7 +269,8 @@ def encode_table(table: SegmentTable) -> bytes:
         )
     message.namespaces.extend(_refs(table.namespaces))
     message.dead_letters.extend(_refs(table.dead_letters))
-    return message.SerializeToString(deterministic=True)
+    data: bytes = message.SerializeToString(deterministic=True)
+    return data
 
 
 def decode_table(data: bytes) -> SegmentTable:
@@ -286,13 +287,14 @@ def decode_table(data: bytes) -> SegmentTable:
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Return the bytes of a checkpoint marker."""
-    return pb.Checkpoint(
+    data: bytes = pb.Checkpoint(
         format=FORMAT,
         version=checkpoint.version,
         next_offset=checkpoint.next_offset,
         manifest_digest=checkpoint.manifest_digest,
         previous_version=checkpoint.previous_version,
     ).SerializeToString(deterministic=True)
+    return data
 
 
 def decode_checkpoint(data: bytes) -> Checkpoint:

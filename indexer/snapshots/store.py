@@ -149,7 +149,6 @@ class LocalStore:
         self._root = root
         self._step = step
         self._now = now
-        self._made: set[Path] = set()
         root.mkdir(parents=True, exist_ok=True)
 
     def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
@@ -160,8 +159,8 @@ class LocalStore:
         """See `Store.put`."""
         digest = hashlib.sha256()
         size = 0
-        with self._translated(name):
-            temporary = self._temporary(name)
+        with _translated(name):
+            temporary = _temporary(self._root / name)
             try:
                 unsynced = 0
                 with temporary.open("xb", buffering=_BUFFER_BYTES) as file:
@@ -175,21 +174,21 @@ class LocalStore:
                             os.fdatasync(file.fileno())
                             unsynced = 0
                 self._step("store.written")
-                self._link(temporary, name)
+                _link(temporary, self._root / name, name)
             finally:
                 temporary.unlink(missing_ok=True)
         return ObjectRef(name, size, digest.digest())
 
     def adopt(self, name: str, file: Path) -> ObjectRef:
         """See `Store.adopt`."""
-        with self._translated(name):
+        with _translated(name):
             digest = hashlib.sha256()
             size = 0
             with file.open("rb") as source:
                 while block := source.read(1 << 20):
                     digest.update(block)
                     size += len(block)
-            self._link(file, name)
+            _link(file, self._root / name, name)
             file.unlink()
         return ObjectRef(name, size, digest.digest())
 
@@ -199,8 +198,8 @@ class LocalStore:
 
     def replace(self, name: str, data: bytes) -> None:
         """See `Store.replace`."""
-        with self._translated(name):
-            temporary = self._temporary(name)
+        with _translated(name):
+            temporary = _temporary(self._root / name)
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
@@ -211,12 +210,12 @@ class LocalStore:
 
     def read(self, name: str) -> bytes:
         """See `Store.read`."""
-        with self._translated(name):
+        with _translated(name):
             return (self._root / name).read_bytes()
 
     def open(self, ref: ObjectRef, *, verify: bool) -> memoryview:
         """See `Store.open`."""
-        with self._translated(ref.name), (self._root / ref.name).open("rb") as file:
+        with _translated(ref.name), (self._root / ref.name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != ref.size_bytes:
                 raise CorruptData(f"Object {ref.name} has {size} bytes, expected {ref.size_bytes}.", name=ref.name)
@@ -234,7 +233,7 @@ class LocalStore:
 
     def scratch(self, index_id: str, partition: int) -> Path:
         """See `Store.scratch`."""
-        return self._temporary(new_object_name(index_id, partition, "scratch"))
+        return _temporary(self._root / new_object_name(index_id, partition, "scratch"))
 
     def exists(self, name: str) -> bool:
         """See `Store.exists`."""
@@ -254,7 +253,7 @@ class LocalStore:
             modified = (self._root / name).stat().st_mtime
         except FileNotFoundError:
             return None
-        return (self._now() if self._now else self._file_clock()) - modified
+        return (self._now() if self._now else _file_clock(self._root)) - modified
 
     def delete(self, names: Sequence[str]) -> None:
         """See `Store.delete`."""
@@ -266,7 +265,6 @@ class LocalStore:
         """See `Store.delete_prefix`."""
         with contextlib.suppress(FileNotFoundError):  # nothing was ever written, or another process deletes it too
             shutil.rmtree(self._root / prefix)
-        self._made.clear()
 
     def quarantine(self, name: str) -> None:
         """See `Store.quarantine`."""
@@ -284,48 +282,47 @@ class LocalStore:
         directories: set[Path] = set()
         for name in names:
             target = self._root / name
-            with self._translated(name):
+            with _translated(name):
                 _sync_file(target)
             directory = target.parent
             while directory != self._root.parent and directory not in directories:
                 directories.add(directory)
                 directory = directory.parent
         for directory in sorted(directories, reverse=True):
-            with self._translated(str(directory)):
+            with _translated(str(directory)):
                 _sync_directory(directory)
 
-    def _temporary(self, name: str) -> Path:
-        target = self._root / name
-        if target.parent not in self._made:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._made.add(target.parent)
-        return target.parent / f".{target.name}.{secrets.token_hex(6)}"
 
-    def _link(self, source: Path, name: str) -> None:
-        try:
-            os.link(source, self._root / name)
-        except FileExistsError as error:
-            raise AlreadyExists(f"Object {name} exists.", name=name) from error
+def _temporary(target: Path) -> Path:
+    """Return a new name beside `target`, hidden from listings."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.parent / f".{target.name}.{secrets.token_hex(6)}"
 
-    def _file_clock(self) -> float:
-        probe = self._root / ".clock"
-        probe.touch()
-        return probe.stat().st_mtime
 
-    @contextlib.contextmanager
-    def _translated(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            self._made.clear()
-            raise
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            trouble = "is full: free some disk space" if full else "does not answer"
-            raise StoreUnavailable(
-                f"The snapshot store {trouble} ({name}: {error.strerror}).",
-                full=full,
-            ) from error
+def _link(source: Path, target: Path, name: str) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError as error:
+        raise AlreadyExists(f"Object {name} exists.", name=name) from error
+
+
+def _file_clock(root: Path) -> float:
+    """Return the time by the file system's own clock, seconds since 1970."""
+    probe = root / ".clock"
+    probe.touch()
+    return probe.stat().st_mtime
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        trouble = "is full: free some disk space" if full else "does not answer"
+        raise StoreUnavailable(f"The snapshot store {trouble} ({name}: {error.strerror}).", full=full) from error
 
 
 def _sync_file(path: Path) -> None:

@@ -16,8 +16,8 @@ PACKAGES = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["i
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 400
 PARAMETERS_MAX = 7
-PUBLIC_METHODS_MAX = 15
-METHODS_MAX = 24
+# Properties and special methods are what a class looks like, not what it does.
+METHODS_MAX = 15
 BANNED_MODULES = {"utils", "helpers", "common", "misc", "manager", "base", "impl"}
 # Spelled in halves, so that this file does not break its own rule.
 BANNED_WORDS = ("last_" + "offset", "TO" + "DO", "FIX" + "ME")
@@ -76,13 +76,19 @@ def rule_parameters(source: Source) -> Iterator[str]:
             yield f"{node.name} takes {count} parameters"
 
 
+def is_method(node: ast.AST) -> bool:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("__"):
+        return False
+    names = {decorator.id for decorator in node.decorator_list if isinstance(decorator, ast.Name)}
+    return not names & {"property", "cached_property"}
+
+
 def rule_methods(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ClassDef):
-            names = [item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
-            public = [name for name in names if not name.startswith("_")]
-            if len(public) > PUBLIC_METHODS_MAX or len(names) > METHODS_MAX:
-                yield f"{node.name} has {len(names)} methods, {len(public)} of them public"
+            count = sum(is_method(item) for item in node.body)
+            if count > METHODS_MAX:
+                yield f"{node.name} has {count} methods"
 
 
 def rule_module_name(source: Source) -> Iterator[str]:
@@ -159,7 +165,7 @@ PLANTED: tuple[tuple[Rule, Source], ...] = (
     (rule_environment, Source("compose/x.py", "from os import getenv\n")),
     (rule_function_length, Source("schemas/x.py", "def f():\n" + "    a = 1\n" * FUNCTION_LINES_MAX)),
     (rule_local_store, Source("query_api/x.py", "from indexer.snapshots.store import LocalStore\n")),
-    (rule_methods, Source("schemas/x.py", "class A:\n" + "    def f(self): ...\n" * (PUBLIC_METHODS_MAX + 1))),
+    (rule_methods, Source("schemas/x.py", "class A:\n" + "    def f(self): ...\n" * (METHODS_MAX + 1))),
     (rule_methods, Source("schemas/x.py", "class A:\n" + "    def _f(self): ...\n" * (METHODS_MAX + 1))),
     (rule_module_length, Source("schemas/x.py", "\n" * (MODULE_LINES_MAX + 1))),
     (rule_module_name, Source("schemas/utils.py", "")),
