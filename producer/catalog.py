@@ -256,7 +256,9 @@ class Catalog:
                         end=batch.end_offset,
                         folded=self._next_offset,
                     )
-                    self._fold, self._next_offset = await self._fold_again(batch.end_offset)
+                    self._fold, self._next_offset = await _fold_again(
+                        self._logs, self._options, batch.end_offset, self._metrics
+                    )
                     self._announce(is_changed=True)
                 else:
                     self._take(batch)
@@ -265,16 +267,6 @@ class Catalog:
                 _log.warning("control log does not answer", error=str(error), retry_seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, self._options.retry_seconds_max)
-
-    async def _fold_again(self, end: int) -> tuple[CatalogFold, int]:
-        """Fold the control log anew, since it lost its tail: later events would lie below what was passed."""
-        fold, offset = CatalogFold(), 0
-        while offset < end:
-            batch = await _read(self._logs, self._options, offset)
-            for record in batch.records:
-                fold.apply_record(record, self._metrics)
-            offset = batch.next_offset
-        return fold, offset
 
     def _take(self, batch: LogBatch) -> None:
         is_changed = False
@@ -295,3 +287,16 @@ class Catalog:
 
 async def _read(logs: Logs, options: CatalogOptions, offset: int) -> LogBatch:
     return await logs.control.read(0, offset, bytes_max=options.read_bytes_max, wait_seconds=options.read_wait_seconds)
+
+
+async def _fold_again(
+    logs: Logs, options: CatalogOptions, end: int, metrics: ProducerMetrics | None
+) -> tuple[CatalogFold, int]:
+    """Fold the control log anew, since it lost its tail: later events would lie below what was passed."""
+    fold, offset = CatalogFold(), 0
+    while offset < end:
+        batch = await _read(logs, options, offset)
+        for record in batch.records:
+            fold.apply_record(record, metrics)
+        offset = batch.next_offset
+    return fold, offset
