@@ -98,19 +98,26 @@ def _repeat(act: Callable[[], None], seconds: float) -> None:
 def _stats_table(found: dict[str, Any]) -> RenderableType:
     from rich.table import Table
 
-    table = Table("index", "records", "namespaces", "partition", "log end", "applied", "lag", "lag s")
-    for title in ("snapshot", "segments", "tail rows", "dead letters"):
-        table.add_column(title, justify="right")
+    table = Table("index", "records", "namespaces", "partition")
+    columns = {
+        "logEnd": "log end",
+        "applied": "applied",
+        "lagEvents": "lag",
+        "lagSeconds": "lag s",
+        "snapshotVersion": "snapshot",
+        "segments": "segments",
+        "tailRows": "tail",
+        "deadLetters": "dead letters",
+    }
+    for title in columns.values():
+        table.add_column(title, justify="right", overflow="fold")
     for name, each in found.items():
-        first = (name, f"{each.get('totalVectorCount', 0):,}", f"{len(each.get('namespaces', {})):,}")
-        for partition in each.get("freshness", {}).get("partitions", []):
-            numbers = [
-                partition.get(key)
-                for key in ("logEnd", "applied", "lagEvents", "lagSeconds", "snapshotVersion", "segments", "tailRows")
-            ]
-            cells = [_number(number) for number in (*numbers, partition.get("deadLetters"))]
+        partitions = each.get("freshness", {}).get("partitions", [])
+        # A partition that never saw an event says nothing.
+        for partition in [one for one in partitions if one.get("logEnd") != 0] or partitions[:1]:
+            first = (name, f"{each.get('totalVectorCount', 0):,}", f"{len(each.get('namespaces', {})):,}")
+            cells = [_number(partition.get(key)) for key in columns]
             table.add_row(*first, str(partition.get("partition")), *cells)
-            first = ("", "", "")
     return table
 
 

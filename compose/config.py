@@ -123,6 +123,15 @@ class Settings(BaseSettings):
     log_file_bytes_max: int | None = _obeyed_by(
         "producer.log.sqlite_file:SqliteLogOptions.file_bytes_max", "Largest embedded log; 0 for no bound.", ge=0
     )
+    kafka_control: str | None = _obeyed_by(
+        "producer.log.kafka_cluster:KafkaLogOptions.control",
+        "Name that keeps the catalogs of several installations on one Kafka cluster apart.",
+    )
+    kafka_replication: int | None = _obeyed_by(
+        "producer.log.kafka_cluster:KafkaLogOptions.replication",
+        "Copies of each partition on Kafka; 0 means three, or as many as there are brokers.",
+        ge=0,
+    )
     publish_interval_seconds: float | None = _obeyed_by(
         "indexer.worker:WorkerOptions.publish_interval_seconds", "Least time between two publishes.", ge=0
     )

@@ -12,8 +12,9 @@ import uvicorn
 import uvloop
 
 from compose.config import Settings
+from compose.holding import hold
 from compose.ports import BACKLOG, bind_ports
-from compose.wiring import api_parts
+from compose.wiring import api_parts, is_embedded
 from query_api.app import create_app
 from schemas.errors import FreshetError
 
@@ -24,6 +25,8 @@ _log = structlog.get_logger(__name__)
 _KEEP_ALIVE_SECONDS = 75
 # Left of a stop's time for what comes after the last request: appends under way, the log's own closing.
 _CLOSING_SHARE = 0.3
+# How long an API process that was just killed may take to let go of the embedded log.
+_DYING_SECONDS = 2.0
 
 
 class _Server(uvicorn.Server):
@@ -45,7 +48,10 @@ def run_api(settings: Settings, *, is_supervised: bool) -> int:
 
     Raises `ConfigError`, `LogUnavailable`.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with contextlib.ExitStack() as stack:
+        if is_embedded(settings):
+            stack.enter_context(hold(settings.data_dir, "serve", wait_seconds=_DYING_SECONDS))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         return runner.run(_serve(settings, is_supervised=is_supervised))
 
 

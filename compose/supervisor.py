@@ -10,28 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from compose.config import Settings
+from compose.holding import hold
 from compose.ports import check_control_port
-from schemas.errors import ConfigError
 
-__all__ = ["EXIT_CONFIG", "SupervisorOptions", "hold_data_dir", "supervise", "tie_to_parent"]
+__all__ = ["EXIT_CONFIG", "SupervisorOptions", "supervise", "tie_to_parent"]
 
 # sysexits.h: EX_CONFIG.
 EXIT_CONFIG = 78
 _PR_SET_PDEATHSIG = 1
-_LOCK_NAME = "freshet.lock"
 
 _log = structlog.get_logger(__name__)
 
@@ -48,35 +45,6 @@ class SupervisorOptions:
     indexer_stop_seconds: float = 2.0
 
 
-@contextlib.contextmanager
-def hold_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory, which is made where it is missing; the kernel lets go when this process ends.
-
-    Raises `ConfigError` with the holder's pid where another supervisor holds it.
-    """
-    path = data_dir / _LOCK_NAME
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ConfigError(f"Cannot use the data directory {data_dir}: {error.strerror}.") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise ConfigError(
-                f"The data directory {data_dir} is in use by another `freshet up`, pid {pid}. Stop that one, or choose "
-                "another directory: FRESHET_DATA_DIR, or --data-dir.",
-                pid=pid,
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def tie_to_parent(parent: int) -> None:
     """End this process when `parent` ends, however that came about.
 
@@ -89,7 +57,9 @@ def tie_to_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin, whose lock a thread must not hold while the interpreter ends.
+        while os.read(0, 4096):
+            pass
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
@@ -144,7 +114,7 @@ def supervise(
     `arguments` hand the command line's settings on to the children; `ready` is called once the API answers reads.
     Raises `ConfigError` where the data directory is held by somebody else, or the port is taken.
     """
-    with hold_data_dir(settings.data_dir):
+    with hold(settings.data_dir, "up"):
         check_control_port(settings)
         return asyncio.run(_supervise(settings, arguments, ready, options or SupervisorOptions()))
 

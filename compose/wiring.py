@@ -26,6 +26,8 @@ from indexer.snapshots.reader import ReaderOptions, SnapshotReader
 from indexer.snapshots.store import LocalStore
 from indexer.worker import WorkerOptions
 from producer.catalog import Catalog
+from producer.log.kafka import KafkaLogs
+from producer.log.kafka_cluster import KafkaLogOptions
 from producer.log.protocol import Log, Logs
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.metrics import ProducerMetrics
@@ -33,11 +35,12 @@ from producer.pokes import PokeReceiver, PokeSender, manifest_topic
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
 from query_api.app import ApiDeps, ApiOptions
+from query_api.ends import EndsOptions
 from query_api.writes import WriteOptions
 from schemas.errors import ConfigError
 from schemas.indexes import IndexSpec
 
-__all__ = ["api_parts", "clock_ms", "crash_step", "indexer_parts", "open_logs", "run_directory"]
+__all__ = ["api_parts", "clock_ms", "crash_step", "indexer_parts", "is_embedded", "open_logs", "run_directory"]
 
 API = "api"
 INDEXER = "indexer"
@@ -90,11 +93,17 @@ def open_logs(
     settings: Settings, *, senders: Sequence[PokeSender] = (), receiver: PokeReceiver | None = None, step: Step
 ) -> Logs:
     """Return the place of logs that the settings name, not yet started."""
-    if settings.log.startswith("kafka://"):
-        raise ConfigError("The log kafka:// is not built yet.")
+    if not is_embedded(settings):
+        kafka = KafkaLogOptions(**settings.options_of(KafkaLogOptions))
+        return KafkaLogs(settings.log.removeprefix("kafka://"), kafka, step=step)
     options = SqliteLogOptions(**settings.options_of(SqliteLogOptions))
     path = settings.data_dir / "log.sqlite"
     return SqliteLogs(path, options, clock_ms=clock_ms, step=step, senders=senders, receiver=receiver)
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Return whether the log is a file of this data directory: then one API process writes it, and knows its end."""
+    return not settings.log.startswith("kafka://")
 
 
 @contextlib.asynccontextmanager
@@ -200,6 +209,7 @@ def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
         index_ports=tuple(index_ports),
         host_template=settings.host_template,
         portless_host_template=settings.portless_host_template,
+        ends=EndsOptions(is_sole_writer=is_embedded(settings)),
         writes=WriteOptions(**settings.options_of(WriteOptions)),
         **settings.options_of(ApiOptions),
     )
