@@ -19,10 +19,16 @@ _CONTROL = frozenset({"backups", "collections", "docs", "healthz", "indexes", "m
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a request is for: an index (None = the control plane), and the path within it."""
+    """What a request is for: the control plane or an index, and the path within it; `missing` where there is none."""
 
-    spec: IndexSpec | None
     path: str
+    spec: IndexSpec | None = None
+    missing: NotFound | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the control plane was meant."""
+        return self.spec is None and self.missing is None
 
 
 class Addressing:
@@ -33,25 +39,24 @@ class Addressing:
         self._control_port = control_port
 
     def resolve(self, scope: Scope, host: str) -> Address:
-        """Return what a request is for.
-
-        Raises `NotFound` for a port that no index has, and for a path whose index does not exist.
-        """
+        """Return what a request is for; an address without index where the port or the path names none."""
         path: str = scope["path"]
         server = scope.get("server")
         port = server[1] if server else None
         if port is not None and port != self._control_port:
             spec = self._catalog.by_port(port)
-            if spec is None:
-                raise NotFound(f"No index is assigned to port {port}", port=port)
-            return Address(spec, path)
+            missing = None if spec is not None else NotFound(f"No index is assigned to port {port}", port=port)
+            return Address(path, spec, missing)
         if path.startswith(_PREFIX):
             name, _, rest = path[len(_PREFIX) :].partition("/")
-            return Address(self._catalog.get(unquote(name)), f"/{rest}")
+            try:
+                return Address(f"/{rest}", self._catalog.get(unquote(name)))
+            except NotFound as error:
+                return Address(f"/{rest}", missing=error)
         if path[1:].partition("/")[0] in _CONTROL:
             # An index that is called like the machine must not hide the control plane.
-            return Address(None, path)
-        return Address(self._by_host(host), path)
+            return Address(path)
+        return Address(path, self._by_host(host))
 
     def _by_host(self, host: str) -> IndexSpec | None:
         """Return the index that the first of several labels of a host name names; addresses have no labels."""

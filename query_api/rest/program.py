@@ -87,12 +87,12 @@ class Program:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         headers = header_dict(scope["headers"])
-        is_control = True
+        address = self._addressing.resolve(scope, headers.get(b"host", b"").decode("latin-1"))
         operation = "other"
         try:
             body = await self._body(headers, receive)
-            address = self._addressing.resolve(scope, headers.get(b"host", b"").decode("latin-1"))
-            is_control = address.spec is None
+            if address.missing is not None:
+                raise address.missing
             index = None if address.spec is None else await self._served.get(address.spec)
             found = None if index is None else self._hot.table.get((scope["method"], address.path))
             if index is None or found is None:
@@ -104,16 +104,11 @@ class Program:
         except _Gone:
             return
         except FreshetError as error:
-            # A path prefix, a port or a host label that names no index was meant for the data plane.
-            is_data = not is_control or "/i/" in scope["path"][:3] or "port" in error.facts
-            answer = error_answer(error, is_control=not is_data)
-            if status_of(error) == 500:
+            answer = error_answer(error, is_control=address.is_control)
+            if answer.status == 500:
                 _log.error("request.failed", path=scope["path"], error=repr(error), exc_info=error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer, and the log the trace
-            _log.exception("request.failed", path=scope["path"])
-            answer = error_answer(
-                FreshetError(f"Internal error: {type(error).__name__}. It was logged."), is_control=is_control
-            )
+            answer = error_answer(_internal(error, scope), is_control=address.is_control)
         self._options.step("api.before_answer")
         await self._send(answer, send)
         self._count(operation, answer.status, began)
@@ -125,7 +120,7 @@ class Program:
         status = 500
         inner = dict(scope)
         inner.update({"path": path, "raw_path": path.encode(), "root_path": "", INDEX_KEY: index})
-        sent = False
+        sent = started = False
 
         async def received() -> dict[str, object]:
             nonlocal sent
@@ -135,14 +130,21 @@ class Program:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def sending(message: dict[str, object]) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
+                started = True
                 status = int(str(message["status"]))
                 message = {**message, "headers": [*self._headers_of(message), self._request_id()]}
                 self._options.step("api.before_answer")
             await send(message)
 
-        await self.rest(inner, received, sending)  # type: ignore[arg-type] # the framework's own, wider message type
+        try:
+            await self.rest(inner, received, sending)  # type: ignore[arg-type] # the framework's message type is wider
+        except Exception as error:
+            if not started:
+                raise
+            # The framework has answered by our handler and raises what it answered.
+            _internal(error, scope)
         endpoint = inner.get("endpoint")
         return getattr(endpoint, "__name__", "other"), status
 
@@ -233,4 +235,13 @@ def add_error_handlers(rest: FastAPI) -> None:
 
     @rest.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return answered(request, FreshetError(f"Internal error: {type(error).__name__}. It was logged."))
+        return answered(request, _unexpected(error))
+
+
+def _internal(error: Exception, scope: Scope) -> FreshetError:
+    _log.error("request.failed", path=scope["path"], error=repr(error), exc_info=error)
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> FreshetError:
+    return FreshetError(f"Internal error: {type(error).__name__}. The server's log says more.")

@@ -143,7 +143,7 @@ class ApiContract:
             assert list(young.fetch("a", "b")["vectors"]) == ["b"]
 
     def test_delete_takes_one_way_at_a_time(self, api: Api) -> None:
-        """deleteAll beside ids or a filter is refused, as is nothing at all, and an empty filter."""
+        """A deleteAll beside ids or a filter is refused, as is nothing at all, and an empty filter."""
         api.upsert(vector("a", 1))
         for body in ({"deleteAll": True, "ids": ["a"]}, {"deleteAll": True, "filter": {"x": 1}}, {}, {"ids": []}):
             with pytest.raises(Refused) as refused:

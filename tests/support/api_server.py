@@ -54,6 +54,7 @@ class ApiServer:
     indexer_options: IndexerOptions = field(default_factory=IndexerOptions)
     index_ports: int = 8
     ports: tuple[int, ...] = ()
+    indexing: bool = True
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
@@ -110,7 +111,9 @@ class ApiServer:
         await self._indexer.start()
 
     async def _stop_indexer(self) -> None:
-        await self._indexer.close()
+        if self._indexer is not None:
+            await self._indexer.close()
+            self._indexer = None
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -146,7 +149,9 @@ class ApiServer:
             registry=CollectorRegistry(),
             options=replace(self.options, control_port=self.ports[0], index_ports=self.ports[1:]),
         )
-        await self._start_indexer()
+        self._indexer: Indexer | None = None
+        if self.indexing:
+            await self._start_indexer()
         self.app = create_app(deps)
         server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", lifespan="on", timeout_keep_alive=60))
         serving = asyncio.create_task(server.serve(sockets=sockets))
