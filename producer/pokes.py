@@ -89,7 +89,7 @@ class PokeReceiver:
         self._callbacks.setdefault(topic, []).append(callback)
 
     def subscribe(self, topic: str) -> asyncio.Event:
-        """Return an event of the caller's own, set by every poke of `topic`; clear it before reading what it announces."""
+        """Return an event of the caller's own, set by every poke of `topic`; clear it before reading on."""
         event = asyncio.Event()
         self.listen(topic, event.set)
         return event

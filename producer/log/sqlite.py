@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from producer.log.protocol import Appended, Log, LogBatch, LogRecord
+from producer.log.sizes import check_append
 from producer.log.sqlite_commits import AppendRequest
 from producer.log.sqlite_file import CONTROL_NAME, SqliteLogOptions
 from producer.log.sqlite_reader import SqliteReader
-from producer.log.sqlite_rows import pack, size_bytes
+from producer.log.sqlite_rows import pack
 from producer.log.sqlite_writer import SqliteWriter
 from producer.pokes import PokeReceiver, PokeSender, log_topic
 from producer.steps import Step, no_step
-from schemas.errors import ConfigError, LogUnavailable, NotFound, PayloadTooLarge
-from schemas.limits import APPEND_BYTES_MAX
+from schemas.errors import ConfigError, LogUnavailable, NotFound
 
 __all__ = ["SqliteLog", "SqliteLogOptions", "SqliteLogs"]
 
@@ -58,14 +58,7 @@ class SqliteLog:
 
     async def append(self, partition: int, records: Sequence[LogRecord]) -> Appended:
         """Append as `Log.append` promises. Raises `NotFound` after the log was dropped."""
-        assert records, "an append carries at least one record"
-        size = size_bytes(records)
-        if size > APPEND_BYTES_MAX:
-            raise PayloadTooLarge(
-                f"One append carries {size} bytes; at most {APPEND_BYTES_MAX} are taken. Send fewer records at once.",
-                size_bytes=size,
-                limit_bytes=APPEND_BYTES_MAX,
-            )
+        size = check_append(records)
         runs = pack(records, run_bytes=self._row_bytes)
         request = AppendRequest(self._log_id, self.slots[partition], runs, size)
         return await asyncio.shield(self._writer.append(request))

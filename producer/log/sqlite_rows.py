@@ -8,13 +8,13 @@ themselves, so runs are joined by putting them end to end.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from producer.log.protocol import LogRecord, StoredRecord
 from schemas.errors import CorruptData
 
-__all__ = ["Run", "joined", "pack", "size_bytes", "unpack"]
+__all__ = ["Run", "joined", "pack", "unpack"]
 
 _RECORD = struct.Struct("<iII")
 _HEADER = struct.Struct("<HI")
@@ -26,13 +26,6 @@ class Run:
 
     count: int
     data: bytes
-
-
-def size_bytes(records: Iterable[LogRecord]) -> int:
-    """Return the bytes that count against `limits.APPEND_BYTES_MAX`: keys, values, header names and values."""
-    return sum(
-        len(r.key or b"") + len(r.value) + sum(len(name) + len(value) for name, value in r.headers) for r in records
-    )
 
 
 def pack(records: Sequence[LogRecord], *, run_bytes: int) -> list[Run]:

@@ -77,19 +77,20 @@ async def test_time_is_the_clocks_but_never_falls(start):
 async def test_waiting_appends_share_one_commit(start):
     """Whatever waits while a commit runs goes into the next one together, whichever log it is for."""
     release = threading.Event()
+    entered = threading.Event()
     commits = []
 
     def step(name: str) -> None:
         if name == "append.before_commit":
             commits.append(name)
             if len(commits) == 1:
+                entered.set()
                 release.wait(10)
 
     logs = await start(step=step)
     opened = [await _open(logs, 2) for _ in range(3)]
     first = asyncio.create_task(opened[0].append(0, batch("first", 0, 1)))
-    while not commits:
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(entered.wait, 10)
     rest = [asyncio.create_task(log.append(p, batch("r", n, 2))) for n in range(10) for log in opened for p in (0, 1)]
     await asyncio.sleep(0.05)
     release.set()
@@ -144,7 +145,7 @@ async def test_a_request_that_fits_is_refused_with_the_one_that_does_not(start):
 
 
 @pytest.mark.asyncio
-async def test_below_the_reserve_appends_are_refused_and_reads_go_on(path, start):
+async def test_below_the_reserve_appends_are_refused_and_reads_go_on(start):
     """Free space under the reserve gives LogFull before anything is written."""
     log_id = new_log_id()
     log = await (await start()).open("x", log_id, 1)
@@ -250,7 +251,7 @@ async def test_a_log_comes_back_when_its_file_can_be_opened_again(start, monkeyp
 async def test_too_much_waiting_is_refused(start):
     """The queue has a bound in bytes; above it an append is refused at once."""
     release = threading.Event()
-    logs = await start(queue_bytes_max=3 * _MIB, step=lambda name: release.wait(10) and None)
+    logs = await start(queue_bytes_max=3 * _MIB, step=lambda _: release.wait(10) and None)
     log = await _open(logs)
     tasks = [asyncio.create_task(log.append(0, [LogRecord(None, bytes(_MIB))])) for _ in range(5)]
     await asyncio.sleep(0.05)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from producer.log.kafka import KafkaLogOptions, KafkaLogs
 from producer.log.protocol import LogRecord, Logs, StoredRecord
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.steps import Step, no_step
@@ -36,8 +37,8 @@ def make_logs(spec: str, *, step: Step = no_step, control: str = "tests") -> Log
     kind, _, where = spec.partition(":")
     if kind == "sqlite":
         return SqliteLogs(Path(where), SqliteLogOptions(), clock_ms=clock_ms, step=step)
-    from producer.log.kafka import KafkaLogOptions, KafkaLogs
-    return KafkaLogs(where, KafkaLogOptions(control=control), step=step)
+    # A busy machine may take its time; what happens when a broker is away has tests of its own.
+    return KafkaLogs(where, KafkaLogOptions(control=control, answer_seconds=20.0), step=step)
 
 
 def batch(tag: str, number: int, count: int) -> list[LogRecord]:
@@ -68,7 +69,7 @@ class Appender:
         return cls(process)
 
     async def acknowledged(self, count: int | None = None) -> dict[int, int]:
-        """Return the first offset of each acknowledged batch: of the first `count`, or of all until the process ends."""
+        """Return the first offset of each acknowledged batch: of the next `count`, or of all until the end."""
         assert self.process.stdout is not None
         found: dict[int, int] = {}
         while count is None or len(found) < count:

@@ -1,0 +1,50 @@
+"""What all tests share: the Kafka broker, one for a run, and the loud line where there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.broker import Broker, BrokerSource, NoBroker, find_source
+
+_SKIPPED = "no Kafka broker: "
+
+
+def _brokers(make: Callable[[BrokerSource], Broker]) -> Iterator[Broker]:
+    """Start a broker and remove it in the end; skip or fail where none can be had."""
+    try:
+        broker = make(find_source())
+        broker.start()
+    except NoBroker as error:
+        if os.environ.get("FRESHET_REQUIRE_KAFKA"):
+            pytest.fail(f"A Kafka broker is required and there is none: {error}")
+        pytest.skip(f"{_SKIPPED}{error}")
+    yield broker
+    broker.remove()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """A broker for tests that only use it."""
+    yield from _brokers(lambda source: source.shared())
+
+
+@pytest.fixture(scope="module")
+def private_kafka() -> Iterator[Broker]:
+    """A broker for tests that kill, stop or pause it; they start it again first."""
+    yield from _brokers(lambda source: source.private())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line that the log was not tested on Kafka."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    skipped = [reason for reason in reasons if _SKIPPED in reason]
+    if skipped:
+        why = skipped[0].split(_SKIPPED, 1)[1].rstrip("')")
+        terminalreporter.write_line(
+            f"*** {len(skipped)} KAFKA TESTS SKIPPED: {why}. FRESHET_REQUIRE_KAFKA=1 makes this a failure. ***",
+            red=True,
+            bold=True,
+        )

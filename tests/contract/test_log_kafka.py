@@ -1,0 +1,470 @@
+"""The log on Kafka keeps the contract on a real broker, and what only it has to face."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from producer.log.kafka import KafkaLog, KafkaLogOptions, KafkaLogs
+from producer.log.protocol import Appended, LogRecord
+from schemas.errors import ConfigError, LogUnavailable, PayloadTooLarge
+from tests.contract.log_contract import LogContract, new_log_id, read_all
+from tests.support.appender import Appender, assert_whole, batch
+from tests.support.broker import Broker
+
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+
+_MIB = 1024 * 1024
+# What the log promises while the broker is away and after it is back, with room for a busy machine.
+_UNAVAILABLE_SECONDS = 2.0
+_RECOVERED_SECONDS = 5.0
+_ROOM_SECONDS = 1.5
+
+
+class TestKafkaLog(LogContract):
+    """Everything that every log promises."""
+
+    @pytest.fixture
+    def spec(self, kafka: Broker) -> str:
+        return f"kafka:{kafka.bootstrap}"
+
+
+@pytest_asyncio.fixture
+async def logs(kafka: Broker) -> AsyncIterator[KafkaLogs]:
+    logs = KafkaLogs(kafka.bootstrap, KafkaLogOptions(control="tests", answer_seconds=20.0))
+    await logs.start()
+    yield logs
+    await logs.close()
+
+
+@pytest_asyncio.fixture
+async def log(logs: KafkaLogs) -> AsyncIterator[KafkaLog]:
+    log_id = new_log_id()
+    yield await logs.open("own", log_id, 2)
+    await logs.drop("own", log_id, 2)
+
+
+@pytest_asyncio.fixture
+async def private_logs(private_kafka: Broker) -> AsyncIterator[KafkaLogs]:
+    """Logs with the product's own patience, on a broker that the test may end."""
+    private_kafka.start()
+    logs = KafkaLogs(private_kafka.bootstrap, KafkaLogOptions(control=new_log_id()))
+    await _patiently(logs.start)
+    yield logs
+    await logs.close()
+    private_kafka.resume()
+    private_kafka.start()
+
+
+async def _patiently(action):
+    """Repeat `action` until the broker, which has just started, is ready for it."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await action()
+        except LogUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def _foreign(kafka: Broker, log: KafkaLog, records, **options) -> None:
+    """Produce as another program would, to partition 0."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, **options)
+    await producer.start()
+    try:
+        for key, value, headers in records:
+            await producer.send_and_wait(log._topic, value, key=key, headers=headers, partition=0)
+    finally:
+        await producer.stop()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("compression", [None, "gzip", "lz4", "zstd"])
+async def test_records_of_other_producers_are_read(kafka, log, compression):
+    """Plain records with any compression, null keys, null values and headers with null values come through."""
+    await _foreign(
+        kafka,
+        log,
+        [(b"ns", b"value" * 100, []), (None, b"v", [("h", b"x")]), (b"ns", None, []), (b"ns", b"w", [("n", None)])],
+        compression_type=compression,
+    )
+    found = await read_all(log, 0)
+    assert [(r.offset, r.key, r.value, r.headers) for r in found] == [
+        (0, b"ns", b"value" * 100, ()),
+        (1, None, b"v", (("h", b"x"),)),
+        (2, b"ns", b"", ()),
+        (3, b"ns", b"w", (("n", b""),)),
+    ]
+    assert await log.append(0, batch("a", 0, 2)) == Appended(4, 6)
+
+
+@pytest.mark.asyncio
+async def test_positions_pass_over_transaction_markers(kafka, log):
+    """A commit marker takes an offset without a record: the end counts it, and reading goes past it."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=new_log_id())
+    await producer.start()
+    for number in range(2):
+        async with producer.transaction():
+            await producer.send_and_wait(log._topic, b"%d" % number, partition=0)
+    await producer.stop()
+    assert (await log.ends())[0] == 4
+    assert [(r.offset, r.value) for r in await read_all(log, 0)] == [(0, b"0"), (2, b"1")]
+    passed = await log.read(0, 3, bytes_max=_MIB, wait_seconds=5)
+    assert (list(passed.records), passed.next_offset, passed.end_offset) == ([], 4, 4)
+    assert await log.append(0, batch("a", 0, 1)) == Appended(4, 5)
+
+
+@pytest.mark.asyncio
+async def test_aborted_and_open_transactions_are_not_read(kafka, log):
+    """Records of an aborted transaction never appear; those of an open one are beyond the end."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=new_log_id())
+    await producer.start()
+    await producer.begin_transaction()
+    await producer.send_and_wait(log._topic, b"aborted", partition=0)
+    await producer.abort_transaction()
+    await log.append(0, batch("a", 0, 1))
+    await producer.begin_transaction()
+    await producer.send_and_wait(log._topic, b"open", partition=0)
+    assert (await log.ends())[0] == 3
+    assert [r.value for r in await read_all(log, 0)] == [b"a/0/0/1"]
+    waiting = await log.read(0, 3, bytes_max=_MIB, wait_seconds=0.2)
+    assert list(waiting.records) == []
+    await producer.commit_transaction()
+    await producer.stop()
+    assert [r.value for r in await read_all(log, 0)] == [b"a/0/0/1", b"open"]
+
+
+@pytest.mark.asyncio
+async def test_time_is_the_brokers(kafka, log):
+    """Time is when the broker appended, whatever the producer claims."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    before = time.time_ns() // 1_000_000
+    await producer.send_and_wait(log._topic, b"v", partition=0, timestamp_ms=1_000)
+    await producer.stop()
+    (record,) = await read_all(log, 0)
+    assert before - 60_000 < record.time_ms < before + 60_000
+
+
+@pytest.mark.asyncio
+async def test_concurrent_appends_share_batches(log):
+    """Requests that wait while a batch is on its way go into the next one together."""
+    await log.append(0, batch("first", 0, 1))
+    sent = []
+    release = asyncio.Event()
+    cluster = log._cluster
+    request = cluster.request
+
+    async def counting(broker, purpose, what, **options):
+        if purpose[0] == "append":
+            sent.append(what)
+            await release.wait()
+        return await request(broker, purpose, what, **options)
+
+    cluster.request = counting
+    alone = asyncio.create_task(log.append(0, batch("alone", 0, 3)))
+    await asyncio.sleep(0.05)
+    waiting = [asyncio.create_task(log.append(0, batch("s", number, 3))) for number in range(100)]
+    await asyncio.sleep(0.05)
+    release.set()
+    appended = await asyncio.gather(alone, *waiting)
+    assert len(sent) == 2
+    said = {("s", number): a.begin_offset for number, a in enumerate(appended[1:])}
+    assert_whole(await read_all(log, 0), said)
+
+
+@pytest.mark.asyncio
+async def test_a_topic_that_does_not_fit_is_refused(kafka, logs):
+    """A topic with another timestamp type, compaction or small batches is not used as a log."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    for setting, value in {
+        "message.timestamp.type": "CreateTime",
+        "cleanup.policy": "compact",
+        "max.message.bytes": "1000000",
+        "retention.ms": "60000",
+    }.items():
+        good = {
+            "message.timestamp.type": "LogAppendTime",
+            "cleanup.policy": "delete",
+            "max.message.bytes": str(16 * _MIB),
+            "retention.ms": "-1",
+        }
+        log_id = new_log_id()
+        topic = NewTopic(f"freshet.odd.{log_id}", 1, 1, topic_configs=good | {setting: value})
+        await admin.create_topics([topic])
+        with pytest.raises(ConfigError, match=setting):
+            await logs.open("odd", log_id, 1)
+        await logs.drop("odd", log_id, 1)
+    await admin.close()
+
+
+@pytest.mark.asyncio
+async def test_nobody_brings_a_dropped_topic_back(kafka, logs):
+    """Reads, appends and ends of a log that was dropped fail; asking does not make the topic again."""
+    log = await logs.open("gone", new_log_id(), 1)
+    await log.append(0, batch("a", 0, 1))
+    other = KafkaLogs(kafka.bootstrap, KafkaLogOptions(control="tests", answer_seconds=1.0))
+    await other.start()
+    stale = await other.open("gone", log.log_id, 1)
+    await stale.append(0, batch("a", 1, 1))
+    await logs.drop("gone", log.log_id, 1)
+    with pytest.raises(LogUnavailable):
+        await stale.append(0, batch("a", 2, 1))
+    with pytest.raises(LogUnavailable):
+        await stale.read(0, 0, bytes_max=_MIB, wait_seconds=0)
+    with pytest.raises(LogUnavailable):
+        await stale.ends()
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    assert log._topic not in await admin.list_topics()
+    await admin.close()
+    await other.close()
+
+
+@pytest.mark.asyncio
+async def test_a_batch_that_the_topic_does_not_take_is_refused(log):
+    """Very many tiny records are larger encoded than a topic takes: refused whole, and the next append works."""
+    with pytest.raises(PayloadTooLarge):
+        await log.append(0, [LogRecord(b"k", b"")] * 2_500_000)
+    assert await log.append(0, batch("a", 0, 1)) == Appended(0, 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("bootstrap", ["localhost", "host:port", "", "a:1,b"])
+async def test_a_malformed_address_is_a_setting_error(bootstrap):
+    """The address is checked before anything is tried."""
+    with pytest.raises(ConfigError, match="host:port"):
+        KafkaLogs(bootstrap, KafkaLogOptions())
+
+
+@pytest.mark.asyncio
+async def test_a_broker_that_is_not_there_is_unavailable_in_time():
+    """Starting without a broker fails within two seconds."""
+    logs = KafkaLogs("127.0.0.1:1", KafkaLogOptions())
+    async with asyncio.timeout(_UNAVAILABLE_SECONDS + _ROOM_SECONDS):
+        with pytest.raises(LogUnavailable):
+            await logs.start()
+    await logs.close()
+
+
+@pytest.mark.asyncio
+async def test_two_runs_have_catalogs_of_their_own(kafka):
+    """The control log's name keeps installations on one cluster apart."""
+    first, second = new_log_id(), new_log_id()
+    made = [KafkaLogs(kafka.bootstrap, KafkaLogOptions(control=name, answer_seconds=20.0)) for name in (first, second)]
+    for logs in made:
+        await logs.start()
+    await made[0].control.append(0, batch("a", 0, 1))
+    assert list(await made[1].control.ends()) == [0]
+    for logs, name in zip(made, (first, second), strict=True):
+        await logs.drop("__control__", name, 1)
+        await logs.close()
+
+
+async def _unavailable_outcome(log: KafkaLog, number: int) -> str:
+    """Append while the broker is away; return the outcome, which has to come in time."""
+    begin = time.monotonic()
+    with pytest.raises(LogUnavailable) as failed:
+        await log.append(0, batch("away", number, 3))
+    assert time.monotonic() - begin < _UNAVAILABLE_SECONDS + _ROOM_SECONDS
+    return failed.value.outcome
+
+
+async def _recovered_seconds(log: KafkaLog) -> float:
+    """Append until it works; return how long that took."""
+    begin = time.monotonic()
+    while True:
+        try:
+            await log.append(0, batch("back", 0, 1))
+        except LogUnavailable:
+            await asyncio.sleep(0.05)
+        else:
+            return time.monotonic() - begin
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_a_broker_that_goes_and_comes_back(private_kafka, private_logs, how, record_property):
+    """Without its broker the log is unavailable within 2 s, and usable within 5 s of its return, with every record."""
+    log = await private_logs.open("away", new_log_id(), 1)
+    assert await log.append(0, batch("before", 0, 5)) == Appended(0, 5)
+    getattr(private_kafka, how)()
+    await asyncio.sleep(0.2)
+    outcomes = [await _unavailable_outcome(log, number) for number in range(3)]
+    assert set(outcomes) == {"refused"}, "nothing was sent: there was nobody to connect to"
+    begin = time.monotonic()
+    with pytest.raises(LogUnavailable):
+        await log.ends()
+    with pytest.raises(LogUnavailable):
+        await log.read(0, 0, bytes_max=_MIB, wait_seconds=0)
+    assert time.monotonic() - begin < 2 * (_UNAVAILABLE_SECONDS + _ROOM_SECONDS)
+    private_kafka.start()
+    seconds = await _recovered_seconds(log)
+    record_property("recovered_seconds", seconds)
+    assert seconds < _RECOVERED_SECONDS + _ROOM_SECONDS
+    records = await read_all(log, 0)
+    assert [r.value for r in records] == [r.value for r in batch("before", 0, 5) + batch("back", 0, 1)]
+
+
+@pytest.mark.asyncio
+async def test_a_kill_under_load_is_answered_truthfully(private_kafka, private_logs):
+    """Killed among appends: acknowledged ones are there, refused ones are not, unknown ones once or not at all."""
+    log = await private_logs.open("load", new_log_id(), 1)
+    told: dict[int, object] = {}
+    stop = asyncio.Event()
+    numbers = iter(range(1_000_000))
+
+    async def write() -> None:
+        while not stop.is_set():
+            number = next(numbers)
+            try:
+                told[number] = (await log.append(0, batch("l", number, 3))).begin_offset
+            except LogUnavailable as error:
+                told[number] = error.outcome
+                await asyncio.sleep(0.01)
+
+    writers = [asyncio.create_task(write()) for _ in range(8)]
+    for _ in range(2):
+        await asyncio.sleep(0.5)
+        private_kafka.kill()
+        private_kafka.launch()
+        await asyncio.to_thread(private_kafka.wait)
+        await asyncio.sleep(1.0)
+    stop.set()
+    await asyncio.gather(*writers)
+    await _recovered_seconds(log)
+    await asyncio.sleep(0.5)
+    records = await read_all(log, 0)
+    acknowledged = {("l", number): said for number, said in told.items() if isinstance(said, int)}
+    assert_whole(records, acknowledged)
+    present = {int(r.value.split(b"/")[1]) for r in records if r.value.startswith(b"l/")}
+    refused = {number for number, said in told.items() if said == "refused"}
+    assert len(acknowledged) > 20
+    assert refused, "the broker was away long enough for some to be refused"
+    assert not present & refused
+
+
+@pytest.mark.asyncio
+async def test_a_broker_that_hangs_is_unavailable_with_unknown_outcome(private_kafka, private_logs):
+    """A broker that takes a request and does not answer: unknown within 2 s; later it appears once or not at all."""
+    log = await private_logs.open("hang", new_log_id(), 1)
+    await log.append(0, batch("before", 0, 2))
+    private_kafka.pause()
+    try:
+        assert await _unavailable_outcome(log, 0) == "unknown"
+        assert await _unavailable_outcome(log, 1) == "refused", "a connection to a hanging broker is not made"
+        begin = time.monotonic()
+        with pytest.raises(LogUnavailable):
+            await log.ends()
+        assert time.monotonic() - begin < _UNAVAILABLE_SECONDS + _ROOM_SECONDS
+    finally:
+        private_kafka.resume()
+    assert await _recovered_seconds(log) < _RECOVERED_SECONDS + _ROOM_SECONDS
+    await asyncio.sleep(1.0)
+    records = await read_all(log, 0)
+    assert_whole(records, {("before", 0): 0})
+    tags = [r.value.split(b"/")[1] for r in records if r.value.startswith(b"away/")]
+    assert tags in ([], [b"0"] * 3), "the refused one never appears, the unknown one at most once"
+
+
+@pytest.mark.asyncio
+async def test_waiting_appends_are_refused_with_the_one_that_failed(private_kafka, private_logs):
+    """Requests that waited behind a batch without an answer are refused with it, in the same time."""
+    log = await private_logs.open("queue", new_log_id(), 1)
+    await log.append(0, batch("before", 0, 1))
+    private_kafka.pause()
+    try:
+        begin = time.monotonic()
+        first = asyncio.create_task(log.append(0, batch("q", 0, 1)))
+        await asyncio.sleep(0.2)
+        rest = [asyncio.create_task(log.append(0, batch("q", number, 1))) for number in range(1, 20)]
+        outcomes = [
+            error.outcome if isinstance(error, LogUnavailable) else error
+            for error in await asyncio.gather(first, *rest, return_exceptions=True)
+        ]
+        assert outcomes == ["unknown"] + ["refused"] * 19
+        assert time.monotonic() - begin < _UNAVAILABLE_SECONDS + _ROOM_SECONDS
+    finally:
+        private_kafka.resume()
+    await _recovered_seconds(log)
+    found = {r.value.decode() for r in await read_all(log, 0)}
+    assert not found & {f"q/{number}/0/1" for number in range(1, 20)}
+
+
+@pytest.mark.asyncio
+async def test_a_short_hang_is_bridged_without_a_duplicate(private_kafka, private_logs):
+    """A batch whose answer comes late but in time is acknowledged, and is in the log once."""
+    log = await private_logs.open("short", new_log_id(), 1)
+    await log.append(0, batch("before", 0, 1))
+    private_kafka.pause()
+    append = asyncio.create_task(log.append(0, batch("late", 0, 2)))
+    await asyncio.sleep(0.7)
+    private_kafka.resume()
+    assert (await append).begin_offset == 1
+    assert_whole(await read_all(log, 0), {("before", 0): 0, ("late", 0): 1})
+
+
+@pytest.mark.asyncio
+async def test_a_lost_connection_is_bridged_without_a_duplicate(private_logs):
+    """A batch whose connection broke after it was sent is sent again on a new one, and the broker keeps it once."""
+    log = await private_logs.open("cut", new_log_id(), 1)
+    await log.append(0, batch("before", 0, 1))
+    cluster = log._cluster
+    request = cluster.request
+    cuts = []
+
+    async def cutting(broker, purpose, what, **options):
+        answer = await request(broker, purpose, what, **options)
+        if purpose[0] == "append" and len(cuts) < 3:
+            cuts.append(purpose)
+            cluster.disconnect(broker, purpose)
+            from producer.log.kafka_cluster import AnswerLost  # noqa: PLC0415  # the door's own failure
+
+            raise AnswerLost("cut after the broker had answered")
+        return answer
+
+    cluster.request = cutting
+    assert await log.append(0, batch("cut", 0, 4)) == Appended(1, 5)
+    assert len(cuts) == 3
+    assert await log.append(0, batch("after", 0, 1)) == Appended(5, 6)
+    assert_whole(await read_all(log, 0), {("before", 0): 0, ("cut", 0): 1, ("after", 0): 5})
+
+
+@pytest.mark.asyncio
+async def test_a_reader_goes_on_after_the_broker_was_away(private_kafka, private_logs):
+    """A waiting read fails or goes on while the broker is away; the same position works when it is back."""
+    log = await private_logs.open("follow", new_log_id(), 1)
+    await log.append(0, batch("a", 0, 2))
+    read = asyncio.create_task(log.read(0, 2, bytes_max=_MIB, wait_seconds=30))
+    await asyncio.sleep(0.2)
+    private_kafka.kill()
+    async with asyncio.timeout(_UNAVAILABLE_SECONDS + _ROOM_SECONDS):
+        with pytest.raises(LogUnavailable):
+            await read
+    private_kafka.start()
+    assert await _recovered_seconds(log) < _RECOVERED_SECONDS + _ROOM_SECONDS
+    found = await log.read(0, 2, bytes_max=_MIB, wait_seconds=10)
+    assert [r.value for r in found.records] == [b"back/0/0/1"]
+
+
+@pytest.mark.asyncio
+async def test_an_appender_killed_with_the_broker_loses_nothing(private_kafka, private_logs):
+    """Appender and broker killed at once: after the broker is back every acknowledged batch is there, whole."""
+    log = await private_logs.open("contract", new_log_id(), 1)
+    appender = await Appender.start(f"kafka:{private_kafka.bootstrap}", log.log_id, 1, 0, "both", 100_000, 5)
+    said = await appender.acknowledged(30)
+    private_kafka.kill()
+    appender.process.kill()
+    said |= await appender.acknowledged()
+    await appender.kill()
+    private_kafka.start()
+    await _recovered_seconds(log)
+    assert_whole(await read_all(log, 0), {("both", number): begin for number, begin in said.items()})
