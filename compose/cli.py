@@ -39,8 +39,9 @@ SupervisedBy = Annotated[int, typer.Option("--supervised-by", hidden=True)]
 
 
 def _load(config: Path | None, settings: list[str] | None, port: int | None, data_dir: Path | None) -> Loaded:
-    from compose.config import load_settings
+    from compose.config import limit_native_threads, load_settings
 
+    limit_native_threads()
     overrides: dict[str, Any] = {}
     for each in settings or []:
         name, equals, value = each.partition("=")

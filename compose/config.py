@@ -31,7 +31,7 @@ from pydantic_settings import (
 
 from schemas.errors import ConfigError
 
-__all__ = ["Loaded", "Settings", "load_settings", "parse_ports", "spell", "temporary_folder"]
+__all__ = ["Loaded", "Settings", "limit_native_threads", "load_settings", "parse_ports", "spell", "temporary_folder"]
 
 PREFIX = "FRESHET_"
 # Variables with our prefix that are no settings: where the file is, and what the test suite asks for.
@@ -39,6 +39,16 @@ NOT_SETTINGS = frozenset({"FRESHET_CONFIG", "FRESHET_REQUIRE_KAFKA"})
 DEFAULT_FILE = Path("freshet.toml")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _CRASH_AT = re.compile(r"[a-z_.]+(:[1-9]\d{0,8})?")
+
+
+def limit_native_threads() -> None:
+    """Let numpy's BLAS use one thread a search, unless the environment says otherwise; before numpy is imported.
+
+    Its threads spin while they wait for each other: on two busy cores a scan of 500 rows took 2.7 ms with two threads
+    and 0.5 ms with one. Queries run beside each other instead.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def parse_ports(value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Housekeeping:
         self._next_checkpoint = 0.0
         self._next_collection = 0.0
         self._checkpoint_offset = 0
+        self._checkpoint_version = 0
         # Collections still to run after the newest checkpoint: what is too young now is garbage a little later.
         self._collections_left = 0
 
@@ -54,10 +56,18 @@ class Housekeeping:
         offset = self._partition.snapshot.next_offset
         if now < self._next_checkpoint and offset - self._checkpoint_offset < self._options.checkpoint_events:
             return
+        if self._is_settled():
+            return
         self._next_checkpoint = now + self._options.checkpoint_seconds
         self._checkpoint_offset = offset
         collects = now >= self._next_collection
         self._task = asyncio.create_task(self._round(collects=collects, busy_seconds=busy_seconds))
+
+    def due_seconds(self) -> float:
+        """Return in how many seconds `start_if_due` wants to be called; infinity where nothing has changed."""
+        if self._is_settled():
+            return math.inf
+        return max(0.0, self._next_checkpoint - time.monotonic())
 
     async def drop(self) -> None:
         """Let go of the round under way; its thread ends by itself."""
@@ -66,9 +76,14 @@ class Housekeeping:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def _is_settled(self) -> bool:
+        """Say whether the newest manifest is durable and all garbage is collected."""
+        return self._partition.snapshot.version == self._checkpoint_version and not self._collections_left
+
     async def _round(self, *, collects: bool, busy_seconds: float) -> None:
         manifest = self._partition.snapshot.manifest
         if await asyncio.to_thread(self._janitor.checkpoint, manifest):
+            self._checkpoint_version = manifest.version
             self._metrics.checkpoints.inc()
             self._collections_left = self._janitor.collections_needed(self._options.collect_seconds)
         if collects and self._collections_left:

@@ -41,7 +41,10 @@ class WorkerOptions:
     """The pace of a partition; seconds, bytes, events."""
 
     read_bytes_max: int = 2 * 1024 * 1024
-    read_wait_seconds: float = 1.0
+    # A new event ends the wait; without one it paces only the look at checkpoints.
+    read_wait_seconds: float = 5.0
+    # How long a partition that stands at a record of a newer format waits before it looks again.
+    look_again_seconds: float = 1.0
     # 0 publishes at once when idle, else as soon as the last publish ended.
     publish_interval_seconds: float = 0.0
     # How long another worker's manifests must stand still while events wait before they are taken over.
@@ -195,7 +198,7 @@ class PartitionWorker:
                 partition.partition,
                 partition.folded_offset,
                 bytes_max=self._options.read_bytes_max,
-                wait_seconds=self._options.read_wait_seconds,
+                wait_seconds=min(self._options.read_wait_seconds, self._housekeeping.due_seconds()),
             )
         )
         try:
@@ -230,7 +233,7 @@ class PartitionWorker:
         """Look again at the record that stopped the partition: the operator may have skipped it."""
         if self._partition.is_pending:
             return
-        await asyncio.sleep(self._options.read_wait_seconds)
+        await asyncio.sleep(self._options.look_again_seconds)
         self._state = WorkerState.RUNNING
         self._metrics.stopped.dec()
 
@@ -238,7 +241,7 @@ class PartitionWorker:
         """Wait for a roll-up: the manifest lists as many recent deltas as it may."""
         tasks = self._lanes.tasks
         if tasks:
-            wait_seconds = self._options.read_wait_seconds
+            wait_seconds = self._options.look_again_seconds
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=wait_seconds)
         else:
             await asyncio.sleep(0)

@@ -126,7 +126,9 @@ class PartitionFollower:
             try:
                 if reader is None:
                     reader = await loop.run_in_executor(self._threads, self._open_reader, self._spec, self.partition)
-                newer = await loop.run_in_executor(self._threads, reader.refresh)
+                newer = None
+                if self._snapshot is None or reader.may_be_behind():
+                    newer = await loop.run_in_executor(self._threads, reader.refresh)
                 self._note(None)
             except FreshetError as error:
                 newer = None

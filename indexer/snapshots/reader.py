@@ -37,6 +37,16 @@ class SnapshotReader:
         self._idle = self._options.list_every
         self.current: Snapshot = self._opener.empty()
 
+    def may_be_behind(self) -> bool:
+        """Say whether `refresh` may find something, at the cost of one look-up; now and then yes without looking."""
+        version = self.current.version
+        if not version or self._idle >= self._options.list_every:
+            return True
+        if self._store.exists(manifest_name(self._spec.index_id, self._partition, version + 1)):
+            return True
+        self._idle += 1
+        return False
+
     def refresh(self) -> Snapshot | None:
         """Open the newest manifest above the current one; return the snapshot, or None where there is none newer.
 
