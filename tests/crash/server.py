@@ -176,6 +176,8 @@ class Server:
                     last = reply
                 except Unreachable as error:
                     last = error
+                ended = None if self._process is None else self._process.poll()
+                assert ended is None, f"the server ended with {ended}: {self.said()}"
                 assert time.monotonic() < deadline, f"{method} {path}: {last}; {self.said()}"
                 time.sleep(0.01)
 

@@ -189,7 +189,7 @@ class Workload:
                     track.settle(found, "after the restart and a write, query")
                 self._verify_ids(client, track, token, found)
                 expected[track.namespace] += len(found)
-            reply = self._insist(client, "POST", "/describe_index_stats", {}, token)
+            reply = self._ask(client, "POST", "/describe_index_stats", {}, token)
             counted = {name: entry["vectorCount"] for name, entry in reply.body["namespaces"].items()}
             differing = {n: (expected[n], counted.get(n, 0)) for n in expected if expected[n] != counted.get(n, 0)}
             if differing:
@@ -325,30 +325,22 @@ class Workload:
         return client.call("POST", f"/i/{self._index}/query", body, headers=_at_least(token, wait_ms))
 
     def _query(self, client: Client, track: Track, token: str | None) -> State:
-        deadline = time.monotonic() + _ATTEMPT_SECONDS
-        while True:
-            reply = self._read(client, track, token, 10_000)
-            if reply.status == 200:
-                return _state(reply.body["matches"])
-            _retry(reply, deadline)
+        reply = _insist(lambda: self._read(client, track, token, 10_000))
+        return _state(reply.body["matches"])
 
-    def _insist(self, client: Client, method: str, path: str, body: object, token: str | None) -> Reply:
-        deadline = time.monotonic() + _ATTEMPT_SECONDS
-        while True:
-            reply = client.call(method, f"/i/{self._index}{path}", body, headers=_at_least(token, 10_000))
-            if reply.status == 200:
-                return reply
-            _retry(reply, deadline)
+    def _ask(self, client: Client, method: str, path: str, body: object, token: str | None) -> Reply:
+        headers = _at_least(token, 10_000)
+        return _insist(lambda: client.call(method, f"/i/{self._index}{path}", body, headers=headers))
 
     def _verify_ids(self, client: Client, track: Track, token: str | None, found: State) -> None:
         ids = [f"w{track.writer}-{slot}" for slot in range(self._options.ids)]
         query = urlencode([("namespace", track.namespace), *(("ids", i) for i in ids)])
-        reply = self._insist(client, "GET", f"/vectors/fetch?{query}", None, token)
+        reply = self._ask(client, "GET", f"/vectors/fetch?{query}", None, token)
         fetched = _state(list(reply.body["vectors"].values()))
         if fetched != found:
             raise Violation(f"fetch and query differ in {track.namespace!r}: {fetched} and {found}")
         query = urlencode([("namespace", track.namespace), ("prefix", f"w{track.writer}-")])
-        reply = self._insist(client, "GET", f"/vectors/list?{query}", None, token)
+        reply = self._ask(client, "GET", f"/vectors/list?{query}", None, token)
         listed = [entry["id"] for entry in reply.body["vectors"]]
         if listed != sorted(found):
             raise Violation(f"list and query differ in {track.namespace!r}: {listed} and {sorted(found)}")
@@ -362,12 +354,23 @@ class Workload:
         return None if merged is None else str(merged)
 
 
-def _retry(reply: Reply, deadline: float) -> None:
-    if reply.status not in (412, 503):
-        raise Violation(f"a read was answered {reply.status}: {reply.body}")
-    if time.monotonic() > deadline:
-        raise Violation(f"not readable {_ATTEMPT_SECONDS} s after the restart: {reply.status} {reply.body}")
-    time.sleep(0.02)
+def _insist(attempt: Callable[[], Reply]) -> Reply:
+    """Repeat a read until it is answered: at once after a restart it may be refused, never be wrong."""
+    deadline = time.monotonic() + _ATTEMPT_SECONDS
+    while True:
+        said: object = None
+        try:
+            reply = attempt()
+            if reply.status == 200:
+                return reply
+            said = reply
+            if reply.status not in (412, 503):
+                raise Violation(f"a read was answered {reply.status}: {reply.body}")
+        except Unreachable as error:
+            said = error
+        if time.monotonic() > deadline:
+            raise Violation(f"not readable {_ATTEMPT_SECONDS} s after the restart: {said}")
+        time.sleep(0.02)
 
 
 def _at_least(token: str | None, wait_ms: int) -> dict[str, str]:
