@@ -1,0 +1,71 @@
+"""What `.venv` is made of: the lock's blocks, the flags of the compiled package, the stamp."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from compose.bootstrap import compiler_variables, lock_blocks, stamp_of
+
+ROOT = Path(__file__).resolve().parents[3]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_lock_is_split_into_blocks_that_join_to_the_whole():
+    """No line of the lock gets lost, and every package has its hashes."""
+    blocks = lock_blocks(LOCK)
+    assert LOCK.endswith("".join(blocks.values()))
+    assert all("--hash=sha256:" in block for block in blocks.values())
+    assert {"uv", "ziglang", "hnswlib", "hatchling", "pybind11", "setuptools", "wheel", "numpy"} <= set(blocks)
+
+
+def test_lock_names_no_address():
+    """Where packages come from is the business of whoever installs them."""
+    assert "://" not in LOCK
+
+
+def test_lock_pins_what_the_project_asks_for():
+    """The lock was made after the last change of the dependencies."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"].values()
+    asked = [*project["project"]["dependencies"], *(each for group in groups for each in group)]
+    blocks = lock_blocks(LOCK)
+    for requirement in asked:
+        name, _, version = requirement.partition("==")
+        name = name.partition("[")[0].partition(">")[0]
+        assert name in blocks
+        if version:
+            assert blocks[name].startswith(f"{name}=={version} "), requirement
+
+
+@pytest.mark.parametrize(("machine", "flag"), [("x86_64", "-march=x86-64-v3"), ("aarch64", "-march=armv8-a")])
+def test_graph_library_is_built_for_every_processor_of_the_family(machine, flag):
+    """A cached build never carries instructions of the one machine that made it."""
+    variables = compiler_variables(machine, zig_python=None)
+    assert variables["HNSWLIB_NO_NATIVE"] == "1"
+    assert flag in variables["CXXFLAGS"]
+    assert "native" not in variables["CXXFLAGS"]
+
+
+def test_without_a_compiler_the_one_of_a_package_is_used():
+    """The flags are spelled for it."""
+    variables = compiler_variables("x86_64", zig_python=Path("python"))
+    assert variables["CXX"] == "python -m ziglang c++"
+    assert variables["CXXFLAGS"] == "-O3 -mcpu=x86_64_v3"
+
+
+def test_stamp_changes_with_what_the_environment_is_made_from(tmp_path):
+    """A new lock makes a new environment, another tool setting does not."""
+    (tmp_path / "compose").mkdir()
+    for name in ("requirements.lock", "pyproject.toml", "compose/bootstrap.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    first = stamp_of(tmp_path)
+    with (tmp_path / "pyproject.toml").open("a") as project:
+        project.write("\n[tool.other]\nx = 1\n")
+    assert stamp_of(tmp_path) == first
+    with (tmp_path / "requirements.lock").open("a") as lock:
+        lock.write("# changed\n")
+    assert stamp_of(tmp_path) != first

@@ -1,0 +1,68 @@
+"""Wiring: the parts of each process, and the steps at which tests end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from compose.config import load_settings
+from compose.wiring import crash_step, is_embedded, open_logs, run_directory
+from producer.log.kafka import KafkaLogs
+from producer.log.sqlite import SqliteLogs
+from producer.steps import no_step
+from schemas.errors import ConfigError
+
+
+def test_log_is_chosen_by_its_address():
+    """`sqlite://` is the embedded log, `kafka://` the topics of a cluster."""
+    embedded = load_settings(overrides={"log": "sqlite://"}).settings
+    kafka = load_settings(overrides={"log": "kafka://a:9092,b:9092"}).settings
+    assert is_embedded(embedded)
+    assert not is_embedded(kafka)
+    assert isinstance(open_logs(embedded, step=no_step), SqliteLogs)
+    assert isinstance(open_logs(kafka, step=no_step), KafkaLogs)
+
+
+def test_run_directory_is_private_short_and_the_same_for_all(tmp_path, monkeypatch):
+    """Every process of a data directory finds the same folder, which others can't read."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    folder = run_directory(deep)
+    assert folder == run_directory(deep.parent / "." / deep.name)
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(folder.name) < 50
+    assert folder != run_directory(tmp_path / "other")
+
+
+def test_run_directory_that_is_open_to_others_is_refused(tmp_path, monkeypatch):
+    """A folder that somebody prepared is not trusted."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    run_directory(tmp_path / "data").chmod(0o777)
+    with pytest.raises(ConfigError, match="open to others"):
+        run_directory(tmp_path / "data")
+
+
+@pytest.mark.parametrize(("crash_at", "passed"), [("a", 0), ("a:1", 0), ("a:3", 2)])
+def test_crash_step_kills_at_the_nth_passing(crash_at, passed):
+    """The process ends by SIGKILL exactly there, and other steps don't count."""
+    program = (
+        "import sys; from compose.wiring import crash_step\n"
+        f"step = crash_step({crash_at!r})\n"
+        "for n in range(9):\n"
+        "    step('b'); step('a'); sys.stdout.write(str(n)); sys.stdout.flush()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == "".join(map(str, range(passed)))
+
+
+def test_no_crash_step_does_nothing():
+    """Without the setting no step does anything."""
+    assert crash_step("") is no_step
+    crash_step("x:5")("x")
+    assert os.getpid() > 0
