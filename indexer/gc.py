@@ -63,7 +63,8 @@ class Janitor:
         if not manifest.version:
             return False
         previous = self.marker()
-        if previous is not None and previous.version == manifest.version:
+        if previous is not None and previous.version >= manifest.version:
+            # As durable already, or a worker that took over since has gone further: the marker never goes back.
             return False
         names = self._objects_of(manifest)
         own_name = manifest_name(partition.spec.index_id, partition.partition, manifest.version)
