@@ -360,8 +360,8 @@ class LogContract:
         await asyncio.sleep(0.2)
         records = await read_all(log, 1)
         assert_whole(records, {(step, number): begin for number, begin in said.items()})
-        if step != "append.before_commit":
-            assert len(records) == 5 * (len(said) + 1), "it was committed when the process died"
+        committed = len(said) + (step != "append.before_commit")
+        assert len(records) == 5 * committed, "neither earlier nor later than at its commit is a request in the log"
 
     async def test_several_processes_append_to_one_partition(self, spec: str, log: Log) -> None:
         """Appends of several processes share a partition; nothing is lost, mixed or overwritten."""
