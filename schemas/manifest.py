@@ -44,6 +44,8 @@ FORMAT = 1
 FLAT = int(pb.SEGMENT_KIND_FLAT)
 GRAPH = int(pb.SEGMENT_KIND_GRAPH)
 _DIGEST_BYTES = 32
+# Tag and length of the field `self_digest`, the last one of a message.
+_SEAL = b"\x82\x02\x20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +207,8 @@ def encode_manifest(manifest: Manifest) -> tuple[Manifest, bytes]:
             begin_offset=delta.begin_offset,
             next_offset=delta.next_offset,
         )
-    digest = hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
-    message.self_digest = digest
-    return replace(manifest, self_digest=digest), message.SerializeToString(deterministic=True)
+    data = _seal(message)
+    return replace(manifest, self_digest=data[-_DIGEST_BYTES:]), data
 
 
 def decode_manifest(data: bytes) -> Manifest:
@@ -216,11 +217,8 @@ def decode_manifest(data: bytes) -> Manifest:
     Raises `CorruptData` where its digest or an invariant does not hold; `UnsupportedFormat` where it is newer than we.
     """
     message = pb.Manifest()
+    _check_seal(data, "manifest")
     _parse(message, data, "manifest")
-    digest = message.self_digest
-    message.ClearField("self_digest")
-    if hashlib.sha256(message.SerializeToString(deterministic=True)).digest() != digest:
-        raise CorruptData("The manifest does not match its own digest.")
     manifest = Manifest(
         index_id=message.index_id,
         log_id=message.log_id,
@@ -240,7 +238,7 @@ def decode_manifest(data: bytes) -> Manifest:
         created_ms=message.created_ms,
         dead_letters=message.dead_letters,
         writer=message.writer,
-        self_digest=digest,
+        self_digest=message.self_digest,
     )
     check(manifest)
     return manifest
@@ -300,8 +298,23 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
 def decode_checkpoint(data: bytes) -> Checkpoint:
     """Read a checkpoint marker. Raises `CorruptData`, `UnsupportedFormat`."""
     message = pb.Checkpoint()
+    _check_seal(data, "checkpoint")
     _parse(message, data, "checkpoint")
     return Checkpoint(message.version, message.next_offset, message.manifest_digest, message.previous_version)
+
+
+def _seal(message: pb.Manifest | pb.Checkpoint) -> bytes:
+    """Return the bytes of `message`, which end with the digest of all that stands before it: so in every format."""
+    body: bytes = message.SerializeToString(deterministic=True)
+    return body + _SEAL + hashlib.sha256(body).digest()
+
+
+def _check_seal(data: bytes, what: str) -> None:
+    """Tell damage before anything is parsed: a format number that was turned round is no newer version."""
+    end = len(data) - _DIGEST_BYTES
+    body = data[: max(0, end - len(_SEAL))]
+    if data[len(body) : max(0, end)] != _SEAL or hashlib.sha256(body).digest() != data[end:]:
+        raise CorruptData(f"The {what} does not match its own digest.")
 
 
 def _parse(message: pb.Manifest | pb.SegmentTable | pb.Checkpoint, data: bytes, what: str) -> None:

@@ -75,6 +75,7 @@ class SnapshotReader:
                 if isinstance(name, str) and self._store.exists(name):
                     self._store.quarantine(name)
                 continue
+            self._idle = 0
             return self.current
         if damage is not None:
             raise damage
@@ -100,7 +101,8 @@ class SnapshotReader:
             while self._store.exists(manifest_name(spec.index_id, partition, version + 1)):
                 version += 1
                 found.append(version)
-            self._idle = 0 if found else self._idle + 1
+            # Unless one of them opens, list next time: what lies beyond a gap may be the way on.
+            self._idle = self._options.list_every if found else self._idle + 1
             return found
         self._idle = 0
         names = self._store.list(f"{partition_prefix(spec.index_id, partition)}/manifests")

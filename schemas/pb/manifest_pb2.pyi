@@ -251,15 +251,17 @@ class ObjectFooter(_message.Message):
     def __init__(self, format: _Optional[int] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., rows: _Optional[int] = ..., dimension: _Optional[int] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("format", "version", "next_offset", "manifest_digest", "previous_version")
+    __slots__ = ("format", "version", "next_offset", "manifest_digest", "previous_version", "self_digest")
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SELF_DIGEST_FIELD_NUMBER: _ClassVar[int]
     format: int
     version: int
     next_offset: int
     manifest_digest: bytes
     previous_version: int
-    def __init__(self, format: _Optional[int] = ..., version: _Optional[int] = ..., next_offset: _Optional[int] = ..., manifest_digest: _Optional[bytes] = ..., previous_version: _Optional[int] = ...) -> None: ...
+    self_digest: bytes
+    def __init__(self, format: _Optional[int] = ..., version: _Optional[int] = ..., next_offset: _Optional[int] = ..., manifest_digest: _Optional[bytes] = ..., previous_version: _Optional[int] = ..., self_digest: _Optional[bytes] = ...) -> None: ...
