@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, FreshetError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,39 +75,53 @@ def stats(
             names = [index] if index else [each["name"] for each in client.call("GET", "/indexes")["indexes"]]
             return {name: client.index(name, "POST", "/describe_index_stats", {}) for name in names}
 
+        if watch:
+            _watch(look, seconds, as_json=as_json)
+            return
+        found = look()
         if as_json:
-            _repeat(lambda: print(json.dumps(look()), flush=True), seconds if watch else 0)
+            print(json.dumps(found))
             return
         from rich.console import Console
-        from rich.live import Live
 
-        if not watch:
-            Console().print(_stats_table(look()))
-            return
-        with Live(_stats_table(look()), auto_refresh=False) as live:
-            _repeat(lambda: live.update(_stats_table(look()), refresh=True), seconds)
+        Console().print(_stats_table(found))
 
 
-def _repeat(act: Callable[[], None], seconds: float) -> None:
-    act()
-    while seconds:
-        time.sleep(seconds)
-        act()
+def _watch(look: Callable[[], dict[str, Any]], seconds: float, *, as_json: bool) -> None:
+    """Look again and again; a server that does not answer now is shown as that, and looked for again."""
+    from rich.live import Live
+
+    def seen() -> tuple[dict[str, Any], str]:
+        try:
+            return look(), ""
+        except FreshetError as error:
+            return {}, error.message
+
+    if as_json:
+        while True:
+            found, problem = seen()
+            print(json.dumps({"error": problem} if problem else found), flush=True)
+            time.sleep(seconds)
+    with Live(auto_refresh=False) as live:
+        while True:
+            found, problem = seen()
+            live.update(problem or _stats_table(found), refresh=True)
+            time.sleep(seconds)
 
 
 def _stats_table(found: dict[str, Any]) -> RenderableType:
     from rich.table import Table
 
-    table = Table("index", "records", "namespaces", "partition")
+    table = Table("index", "records", "namespaces", "partition", box=None, padding=(0, 1))
+    table.columns[0].no_wrap = True
     columns = {
-        "logEnd": "log end",
-        "applied": "applied",
+        "logEnd": "end",
         "lagEvents": "lag",
         "lagSeconds": "lag s",
-        "snapshotVersion": "snapshot",
+        "snapshotVersion": "version",
         "segments": "segments",
         "tailRows": "tail",
-        "deadLetters": "dead letters",
+        "deadLetters": "dead",
     }
     for title in columns.values():
         table.add_column(title, justify="right", overflow="fold")
