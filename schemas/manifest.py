@@ -285,14 +285,15 @@ def decode_table(data: bytes) -> SegmentTable:
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Return the bytes of a checkpoint marker."""
-    data: bytes = pb.Checkpoint(
-        format=FORMAT,
-        version=checkpoint.version,
-        next_offset=checkpoint.next_offset,
-        manifest_digest=checkpoint.manifest_digest,
-        previous_version=checkpoint.previous_version,
-    ).SerializeToString(deterministic=True)
-    return data
+    return _seal(
+        pb.Checkpoint(
+            format=FORMAT,
+            version=checkpoint.version,
+            next_offset=checkpoint.next_offset,
+            manifest_digest=checkpoint.manifest_digest,
+            previous_version=checkpoint.previous_version,
+        )
+    )
 
 
 def decode_checkpoint(data: bytes) -> Checkpoint:
