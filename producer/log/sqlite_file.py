@@ -69,13 +69,15 @@ def connect_writer(path: Path, options: SqliteLogOptions) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < (3, 35):
         raise ConfigError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}.")
-    created = not path.exists()
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(
             path, timeout=options.busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=1024
         )
+        # One look: another process may be making its tables at this very moment.
+        connection.execute("BEGIN")
         _check_ours(connection, path)
+        connection.execute("COMMIT")
         _enter_wal(connection, options)
         connection.execute(f"PRAGMA synchronous = {options.synchronous}")
         # fsync of some systems stops at the drive's cache; this one does not. It has no meaning elsewhere.
@@ -87,8 +89,7 @@ def connect_writer(path: Path, options: SqliteLogOptions) -> sqlite3.Connection:
             page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
             connection.execute(f"PRAGMA max_page_count = {max(1, options.file_bytes_max // page_bytes)}")
         _make_tables(connection, path)
-        if created:
-            _sync_directory(path.parent)
+        _sync_names(path)
     except BaseException as error:
         if connection is not None:
             close(connection)
@@ -185,6 +186,14 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA:
             connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def _sync_names(path: Path) -> None:
+    """Make the name of the file and of every folder above it durable: whoever made them may have died right after."""
+    for directory in path.absolute().parents:
+        # A folder that we may not read is none that we have made.
+        with contextlib.suppress(PermissionError):
+            _sync_directory(directory)
 
 
 def _sync_directory(directory: Path) -> None:
