@@ -65,9 +65,9 @@ class Server:
         """Nothing runs yet. `settings` are `FRESHET_` variables, `environment` any others."""
         self.data_dir = data_dir
         self.port = free_port()
-        self.output = data_dir.with_name(f"{data_dir.name}.output")
         # The address of a Unix socket is short, so its folder is too.
         self._run_dir = Path(tempfile.mkdtemp(prefix="frt-"))
+        self.output = self._run_dir / "output"
         self._variables = {
             "FRESHET_DATA_DIR": str(data_dir),
             "FRESHET_PORT": str(self.port),
@@ -90,7 +90,7 @@ class Server:
         shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def start(self, command: str = "up", settings: Mapping[str, str] | None = None) -> None:
-        """Start the processes; return at once."""
+        """Start the processes, with more variables for this time; return at once."""
         assert self._process is None, "it runs already"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
         with self.output.open("ab") as output:
