@@ -117,6 +117,8 @@ class Cluster:
         """Ask a broker who leads the known topics; callers share one question. Raises `Unreachable`."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._refresh(deadline))
+            # Everybody who asked may have gone by the time it fails.
+            self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(self._refreshing)
@@ -151,10 +153,16 @@ class Cluster:
             raise
 
     def disconnect(self, broker: int, purpose: Hashable) -> None:
-        """Close a connection, if there is one."""
+        """Cut a connection, if there is one; what was not sent yet never will be."""
         connection = self._connections.pop((broker, purpose), None)
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        # Closing would go on sending what waits in the buffer, minutes later if the broker hangs that long: a batch
+        # whose outcome was reported would still be on its way.
+        writer = connection._writer  # noqa: SLF001  # there is no public way to drop the buffer
+        if writer is not None:
+            writer.transport.abort()
+        connection.close()
 
     def release(self, purpose: Hashable) -> None:
         """Close all connections of a purpose that is over."""
