@@ -204,3 +204,19 @@ def test_idle_children_serve_their_own_metrics(server):
                 answer += part
         assert b"200 OK" in answer.split(b"\r\n")[0]
         assert b"\nfreshet_" in answer
+
+
+@pytest.mark.kafka
+def test_whole_product_runs_on_kafka(kafka, tmp_path):
+    """One setting moves everything to a Kafka cluster; killed at once, it loses nothing there either."""
+    settings = {"FRESHET_LOG": f"kafka://{kafka.bootstrap}", "FRESHET_KAFKA_CONTROL": f"up-{os.getpid()}"}
+    with Freshet(tmp_path, settings) as server:
+        server.call("POST", "/indexes", DEMO)
+        upsert(server, 60)
+        wait_until(lambda: total(server) == 60)
+        for pid in (server.process.pid, *server.children().values()):
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait()
+        server.start()
+        assert total(server) == 60
+        server.call("DELETE", "/indexes/demo")
