@@ -40,7 +40,16 @@ from query_api.writes import WriteOptions
 from schemas.errors import ConfigError
 from schemas.indexes import IndexSpec
 
-__all__ = ["api_parts", "clock_ms", "crash_step", "indexer_parts", "is_embedded", "open_logs", "run_directory"]
+__all__ = [
+    "api_parts",
+    "clock_ms",
+    "crash_step",
+    "indexer_parts",
+    "is_embedded",
+    "open_logs",
+    "open_store",
+    "run_directory",
+]
 
 API = "api"
 INDEXER = "indexer"
@@ -128,7 +137,7 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncI
 
         publisher = Publisher(open_log, metrics=metrics, step=step)
         stack.push_async_callback(publisher.close)
-        store = _store(settings, step)
+        store = open_store(settings, step)
         reading = ReaderOptions(graph=_graph_options(settings))
 
         def open_reader(spec: IndexSpec, partition: int) -> SnapshotReader:
@@ -161,7 +170,7 @@ async def indexer_parts(settings: Settings, registry: CollectorRegistry) -> Asyn
         indexer = Indexer(
             logs,
             catalog,
-            _store(settings, step),
+            open_store(settings, step),
             _indexer_options(settings),
             clock_ms=clock_ms,
             metrics=IndexerMetrics(registry),
@@ -192,7 +201,8 @@ async def _started(logs: Logs, stack: contextlib.AsyncExitStack) -> Logs:
     return logs
 
 
-def _store(settings: Settings, step: Step) -> LocalStore:
+def open_store(settings: Settings, step: Step = no_step) -> LocalStore:
+    """Return the snapshot store that the settings name. Raises `ConfigError`."""
     try:
         return LocalStore(settings.data_dir / "snapshots", step, now=time.time)
     except OSError as error:
