@@ -137,8 +137,8 @@ def create_app(deps: ApiDeps) -> Program:
 
 
 def host_of(spec: IndexSpec, options: ApiOptions) -> str:
-    """Return the host that clients are told to reach an index by."""
-    template = options.host_template if spec.port else options.portless_host_template
+    """Return the host that clients are told to reach an index by; not by a port that this server could not bind."""
+    template = options.host_template if spec.port in options.index_ports else options.portless_host_template
     return template.format(port=spec.port, name=spec.name, control_port=options.control_port)
 
 

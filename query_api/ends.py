@@ -88,6 +88,8 @@ class LogEnds:
 
         None where the log does not say so soon enough.
         """
+        if self._is_recent() and applied >= self._known[partition]:
+            return 0
         try:
             async with asyncio.timeout(self._options.patience_seconds):
                 ends = await self._recent()
@@ -108,15 +110,17 @@ class LogEnds:
             await asyncio.wait(tasks)
 
     async def _recent(self) -> Sequence[int]:
-        now = asyncio.get_running_loop().time()
-        options = self._options
-        good_for = options.sole_writer_seconds if options.is_sole_writer else options.resolution_seconds
-        if now - self._known_at <= good_for:
+        if self._is_recent():
             return self._known
-        if now - self._failed_at <= options.patience_seconds:
+        if asyncio.get_running_loop().time() - self._failed_at <= self._options.patience_seconds:
             # The log did not answer a moment ago: do not make every read wait for it.
             raise TimeoutError
         return await self.read()
+
+    def _is_recent(self) -> bool:
+        options = self._options
+        good_for = options.sole_writer_seconds if options.is_sole_writer else options.resolution_seconds
+        return asyncio.get_running_loop().time() - self._known_at <= good_for
 
     async def _append_time_ms(self, partition: int, applied: int) -> int | None:
         appends = self._appends[partition]

@@ -145,13 +145,10 @@ class Reads:
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
+        # Rows of the whole partition: to count those of the namespace costs as much as the thread that it may save.
         rows = snapshot.live_rows
-        if rows * max(1, index.spec.dimension) > self._options.inline_numbers_max:
-            rows = snapshot.count(name)
-        is_small = rows * max(1, index.spec.dimension) <= self._options.inline_numbers_max
-        if question.where is not None:
-            is_small = is_small and rows <= self._options.inline_filter_rows_max
-        if is_small:
+        is_small = rows * index.spec.dimension <= self._options.inline_numbers_max
+        if is_small and (question.where is None or rows <= self._options.inline_filter_rows_max):
             return _search(snapshot, name, question), shown
         return await self._in_thread(_search, snapshot, name, question), shown
 

@@ -79,7 +79,10 @@ def decode_query(body: bytes) -> tuple[str, Question, object]:
     vector = document.get("vector")
     values = None
     if vector is not None and vector != []:
-        values = dense_values(_packer(_length(vector), may_hold_booleans=True)(vector))
+        # Every boolean of the body that is not one of the flags may stand in the vector.
+        flags = sum(isinstance(document.get(field), bool) for field in ("includeValues", "includeMetadata"))
+        others = body.count(b"true") + body.count(b"false") - flags
+        values = dense_values(_packer(_length(vector), may_hold_booleans=others > 0)(vector))
     name = document.get("id")
     if name is not None and not isinstance(name, str):
         raise InvalidRequest(f"'id' must be a string, got '{shown(name)}'")

@@ -185,8 +185,7 @@ class Program:
         return b"x-pinecone-request-id", f"{self._request_prefix}-{next(self._request_numbers)}".encode()
 
     def _count(self, operation: str, status: int, began: float) -> None:
-        self._metrics.requests.labels(operation=operation, status=str(status)).inc()
-        self._metrics.request_seconds.labels(operation=operation).observe(time.perf_counter() - began)
+        self._metrics.answered(operation, status, seconds=time.perf_counter() - began)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Speak the lifespan protocol (https://asgi.readthedocs.io/en/latest/specs/lifespan.html)."""

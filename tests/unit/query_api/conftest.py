@@ -6,10 +6,19 @@ import itertools
 
 import httpx2
 import pytest
+import structlog
 
 from tests.support.api_server import ApiServer
 
 _NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_log():
+    """Log lines without the framed tracebacks of a terminal, which take seconds."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ def upsert(**record):
 
 
 def nested(depth):
-    value = "x"
+    value = {"x": 1}
     for _ in range(depth):
-        value = {"$and": [value]} if depth < 900 else [value]
+        value = {"$and": [value]} if depth < 100 else [value]
     return value
 
 
@@ -52,6 +52,7 @@ UPSERTS = {
         upsert(metadata={"m": {"deep": 1}}),
         "Metadata value must be a string, number, boolean or list of strings, got '{\"deep\":1}' for field 'm'",
     ),
+    "metadata deep": (upsert(metadata={"m": nested(500)}), "for field 'm'"),
     "metadata list of numbers": (upsert(metadata={"m": [1]}), "for field 'm'"),
     "metadata dollar": (upsert(metadata={"$m": 1}), "Metadata field '$m' cannot start with '$'"),
     "metadata a list": (upsert(metadata=[1]), "Metadata must be a JSON object"),
@@ -101,6 +102,7 @@ QUERIES = {
     "filter operator": ({"topK": 1, "vector": GOOD, "filter": {"a": {"$not": 1}}}, "$not"),
     "filter null": ({"topK": 1, "vector": GOOD, "filter": {"a": None}}, "null"),
     "filter too deep": ({"topK": 1, "vector": GOOD, "filter": {"$and": [nested(40)]}}, "levels"),
+    "filter value deep": ({"topK": 1, "vector": GOOD, "filter": {"a": {"$eq": nested(500)}}}, "'a'"),
     "flag a string": ({"topK": 1, "vector": GOOD, "includeValues": "yes"}, "'includeValues' must be a boolean"),
     "queries": ({"topK": 1, "queries": [{"values": GOOD}]}, "'queries' is not supported"),
     "namespace a list": ({"topK": 1, "vector": GOOD, "namespace": []}, "'namespace' must be a string"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from producer.log.sqlite import SqliteLog
 from query_api.reads import Reads
+from schemas.errors import LogUnavailable
 
 QUESTION = {"vector": [1, 0, 0, 0], "topK": 1}
 
@@ -84,3 +86,22 @@ def test_answers_carry_a_request_id(server, http, host):
         for url in (f"{host}/describe_index_stats", f"{server.url}/indexes", f"{host}/nothing")
     }
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("outcome", ["refused", "unknown"])
+def test_a_log_that_does_not_answer_says_whether_the_write_may_still_appear(http, host, space, monkeypatch, outcome):
+    """503 with `refused` or `unknown` in the details, and when to try again; reads go on."""
+
+    async def away(*_):
+        raise LogUnavailable("The log does not answer.", outcome=outcome, retry_after_seconds=2)
+
+    body = {"vectors": [{"id": "a", "values": [1, 2, 3, 4]}], "namespace": space}
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteLog, "append", away)
+        answer = http.post(f"{host}/vectors/upsert", json=body)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == 14
+    assert answer.json()["details"][0]["outcome"] == outcome
+    assert answer.headers["retry-after"] == "2"
+    assert http.post(f"{host}/query", json={**QUESTION, "namespace": space}).json()["matches"] == []
+    assert http.post(f"{host}/vectors/upsert", json=body).status_code == 200
