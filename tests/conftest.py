@@ -37,8 +37,10 @@ def private_kafka() -> Iterator[Broker]:
     yield from _brokers(lambda source: source.private())
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line that the log was not tested on Kafka."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say in one line, after all others, that the log was not tested on Kafka."""
+    yield
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     skipped = [reason for reason in reasons if _SKIPPED in reason]
     if skipped:

@@ -41,14 +41,15 @@ async def ensure_topic(cluster: Cluster, topic: str, partitions: int, options: K
     deadline = loop.time() + options.topic_seconds
     # A first contact that fails is answered as soon as any other failure.
     contact = loop.time() + options.answer_seconds
-    while True:
+    found: Topic | None = None
+    while found is None or not _is_settled(found):
         try:
             found = await cluster.describe(topic, deadline=min(deadline, contact))
             contact = deadline
             if found is None:
                 await _create(cluster, topic, partitions, options, deadline)
             elif _is_settled(found):
-                break
+                continue
         except (Unreachable, AnswerLost) as error:
             if loop.time() + options.retry_seconds >= min(deadline, contact):
                 raise LogUnavailable(f"The Kafka brokers do not answer: {error}") from error
