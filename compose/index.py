@@ -7,6 +7,7 @@ import dataclasses
 import json
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -14,7 +15,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from compose.config import Settings
 from compose.wiring import indexer_parts
-from indexer.indexer import Indexer
+
+if TYPE_CHECKING:
+    from indexer.indexer import Indexer
 
 __all__ = ["run_indexer"]
 

@@ -142,7 +142,7 @@ async def _supervise(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # `nohup` has SIGHUP ignored, and means it.
-        if signal.getsignal(number) != signal.SIG_IGN:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, on_signal)
     announcing = asyncio.create_task(_announce(settings, ready, options))
     asked = asyncio.create_task(stop_asked.wait())

