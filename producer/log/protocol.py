@@ -15,7 +15,7 @@ Promises, tested by `tests/contract/log_contract.py` on each implementation:
    record if there is one), and waits up to `wait_seconds` where there is none. `next_offset` of a batch may pass over
    offsets that carry no record (Kafka's markers), so it can rise without records.
 7. Several processes may append to and read from one log.
-8. A log that was dropped, here or elsewhere, answers `NotFound` or `LogUnavailable`, and using it does not bring it back.
+8. A log that was dropped, here or elsewhere, answers `NotFound` or `LogUnavailable`; using it does not bring it back.
 """
 
 from __future__ import annotations
