@@ -113,9 +113,11 @@ class Janitor:
         """Delete what nobody needs; return how many objects and manifests went.
 
         `busy_seconds` is the age of the oldest running merge: what it wrote is not named yet and must stay.
-        Raises `CommitConflict` where another worker has taken over: it deletes nothing then.
+        Raises `CommitConflict` where another worker has taken over, `CorruptData` where the newest manifest cannot be
+        read: it deletes nothing then.
         """
         partition = self._partition
+        epoch, writer = partition.snapshot.epoch, partition.snapshot.manifest.writer
         prefix = partition_prefix(partition.spec.index_id, partition.partition)
         objects = partition.store.list(f"{prefix}/objects")
         names = partition.store.list(f"{prefix}/manifests")
@@ -125,28 +127,18 @@ class Janitor:
         needed = {name for version in retained for name in self._known[version].objects}
         age_min = self._options.grace_seconds + busy_seconds
         garbage = [name for name in objects if name not in needed and self._older(name, age_min)]
-        epochs: dict[int, int] = {}
-        for version in versions:
-            if version in self._known:
-                epochs.setdefault(self._known[version].epoch, version)
-        stubs = set(epochs.values())
-        garbage += [
-            name
-            for name, version in zip(names, versions, strict=True)
-            if version not in retained and version not in stubs and self._older(name, self._options.grace_seconds)
-        ]
+        garbage += self._old_manifests(names, versions, retained)
         newest = partition.newest_manifest()
-        if newest is None or newest.epoch != partition.snapshot.epoch:
+        if newest is None:
+            raise CorruptData("The newest manifest cannot be read: nothing was collected.")
+        if (newest.epoch, newest.writer) != (epoch, writer):
             raise CommitConflict("Another worker has taken over: nothing was collected.")
         partition.store.delete(garbage)
         self._tables = {name: refs for name, refs in self._tables.items() if name in needed}
         return len(garbage)
 
     def _retained(self, versions: list[int]) -> set[int]:
-        """Return the versions whose objects stay: the newest, the young, and the last two checkpoints.
-
-        A manifest that cannot be read retains nothing of its own, and is not deleted by its age alone.
-        """
+        """Return the versions whose objects stay: the newest, the young, and the last two checkpoints."""
         marker = self.marker()
         kept = set(versions[-self._options.manifests_kept :])
         if marker is not None:
@@ -162,15 +154,37 @@ class Janitor:
                 retained.add(version)
         return retained
 
+    def _old_manifests(self, names: list[str], versions: list[int], retained: set[int]) -> list[str]:
+        """Return the names of manifests to delete.
+
+        The first of every epoch stays, so that a worker which was paused since then collides; so does one that cannot
+        be read, since it may be the first.
+        """
+        epochs: dict[int, int] = {}
+        for version in versions:
+            if version in self._known:
+                epochs.setdefault(self._known[version].epoch, version)
+        kept = retained | set(epochs.values())
+        return [
+            name
+            for name, version in zip(names, versions, strict=True)
+            if version in self._known and version not in kept and self._older(name, self._options.grace_seconds)
+        ]
+
     def _remember(self, version: int) -> _Known | None:
         known = self._known.get(version)
         if known is None:
             name = manifest_name(self._partition.spec.index_id, self._partition.partition, version)
             try:
                 manifest = decode_manifest(self._partition.store.read(name))
-                known = _Known(manifest.epoch, frozenset(self._objects_of(manifest)))
             except (FileNotFoundError, CorruptData):
                 return None
+            try:
+                objects = frozenset(self._objects_of(manifest))
+            except (FileNotFoundError, CorruptData):
+                # Its table is damaged or collected: nothing can be opened by it any more.
+                objects = frozenset(delta.object.name for delta in manifest.recent)
+            known = _Known(manifest.epoch, objects)
             self._known[version] = known
         return known
 

@@ -103,11 +103,12 @@ def run_merge(store: Store, job: MergeJob) -> MergeResult:
 
 
 def _open(store: Store, item: MergeInput) -> SegmentView:
-    records = Container(store.open(item.records, verify=False), name=item.records.name)
+    # A merge gives what it reads new digests: damage since it was opened would never be found again.
+    records = Container(store.open(item.records, verify=True), name=item.records.name)
     vectors = (
         records
         if item.vectors == item.records
-        else Container(store.open(item.vectors, verify=False), name=item.vectors.name)
+        else Container(store.open(item.vectors, verify=True), name=item.vectors.name)
     )
     patches = tuple(
         AppliedPatch(p.offset, BitMap.deserialize(p.rows), orjson.loads(p.set_metadata), p.set_metadata)

@@ -38,6 +38,16 @@ class PartitionOptions:
     graph: GraphOptions = field(default_factory=GraphOptions)
 
 
+@dataclass(slots=True)
+class _Base:
+    """Where a take-over goes on from; `lost` are the manifests that show more than the log holds."""
+
+    snapshot: Snapshot
+    lineage: int = 0
+    epoch: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
 class PartitionIndexer:
     """The one writer of a partition's manifests, as long as nobody takes over."""
 
@@ -85,23 +95,24 @@ class PartitionIndexer:
         """Become the writer: commit the newest sound state again under the next version and epoch.
 
         Damaged manifests, and those that lie beyond `log_end` (the log has lost events), are passed over; in the latter
-        case the lineage rises. Raises `CommitConflict` where another worker did the same first, `UnsupportedFormat`
-        where a newer version of this software wrote the state.
+        case the lineage rises, and they are set aside for good. Raises `CommitConflict` where another worker did the
+        same first, `UnsupportedFormat` where a newer version of this software wrote the state.
         """
         prefix = f"{partition_prefix(self.spec.index_id, self.partition)}/manifests"
         versions = [manifest_version(name) for name in self.store.list(prefix)]
         highest = versions[-1] if versions else 0
-        base, found, lineage, epoch = self._newest_sound(versions, log_end)
+        base = self._newest_sound(versions, log_end)
+        found = base.snapshot
         manifest = found.manifest
         manifest = Manifest(
             index_id=manifest.index_id,
             log_id=manifest.log_id,
             partition=manifest.partition,
             version=highest + 1,
-            epoch=epoch + 1,
+            epoch=base.epoch + 1,
             next_offset=manifest.next_offset,
-            lineage=lineage,
-            parent_version=base,
+            lineage=base.lineage + bool(base.lost),
+            parent_version=found.version,
             parent_digest=manifest.self_digest,
             applied_time_ms=manifest.applied_time_ms,
             next_segment_id=manifest.next_segment_id,
@@ -114,6 +125,10 @@ class PartitionIndexer:
         self.step("takeover.before_manifest")
         committed = self._create(manifest)
         self.step("takeover.after_manifest")
+        for name in base.lost:
+            # They show events that the log has no more: once it has grown past them, nothing else would tell.
+            self.store.quarantine(name)
+            self.store.replace(name, b"")
         self.snapshot = Snapshot(committed, found.metric, found.table, found.views, found.namespaces, found.outcomes)
         self._restart_fold()
 
@@ -218,30 +233,61 @@ class PartitionIndexer:
             ) from error
         return signed
 
-    def _newest_sound(self, versions: Sequence[int], log_end: int) -> tuple[int, Snapshot, int, int]:
-        """Return version, snapshot, lineage and epoch to go on from; 0 and an empty snapshot where none is sound."""
-        lineage = epoch = 0
-        lost = False
+    def _newest_sound(self, versions: Sequence[int], log_end: int) -> _Base:
+        """Find the snapshot to go on from: from each manifest that is not sound back to its parent.
+
+        What lies between a manifest and its parent was passed over by whoever wrote it, and stays so.
+        """
+        base = _Base(self.opener.empty())
+        below = versions[-1] + 1 if versions else 0
         for version in reversed(versions):
+            if version >= below:
+                continue
             name = manifest_name(self.spec.index_id, self.partition, version)
-            try:
-                manifest = decode_manifest(self.store.read(name))
-                lineage, epoch = max(lineage, manifest.lineage), max(epoch, manifest.epoch)
-                if manifest.next_offset > log_end:
-                    lost = True
-                    self.fallbacks += 1
-                    continue
-                snapshot = self.opener.open(self.opener.empty(), manifest)
-            except FileNotFoundError:
+            manifest = self._readable(name)
+            if manifest is None:
+                # It may have begun an epoch of its own.
+                base.epoch += 1
                 self.fallbacks += 1
                 continue
-            except CorruptData as error:
+            base.lineage, base.epoch = max(base.lineage, manifest.lineage), max(base.epoch, manifest.epoch)
+            below = manifest.parent_version + 1
+            if manifest.next_offset > log_end:
+                base.lost.append(name)
                 self.fallbacks += 1
-                damaged = error.facts.get("name", name)
-                self.store.quarantine(str(damaged))
                 continue
-            return version, snapshot, lineage + lost, epoch
-        return 0, self.opener.empty(), lineage + lost, epoch
+            snapshot = self._sound(manifest)
+            if snapshot is not None:
+                base.snapshot = snapshot
+                return base
+            self.fallbacks += 1
+        return base
+
+    def _readable(self, name: str) -> Manifest | None:
+        """Return a manifest; None where it is damaged, then it is set aside."""
+        try:
+            return decode_manifest(self.store.read(name))
+        except FileNotFoundError:
+            return None
+        except CorruptData:
+            self.store.quarantine(name)
+            return None
+
+    def _sound(self, manifest: Manifest) -> Snapshot | None:
+        """Return the snapshot of a manifest; None where an object is damaged or gone; a damaged one is set aside."""
+        try:
+            snapshot = self.opener.open(self.opener.empty(), manifest)
+            for ref in snapshot.table.dead_letters:
+                # Nobody else reads them before they are merged, and then it is too late to fall back.
+                self.opener.changes(ref)
+        except FileNotFoundError:
+            return None
+        except CorruptData as error:
+            name = error.facts.get("name")
+            if isinstance(name, str):
+                self.store.quarantine(name)
+            return None
+        return snapshot
 
     def _is_skipped(self, offset: int) -> bool:
         return self.store.exists(skip_name(self.spec.index_id, self.partition, offset))

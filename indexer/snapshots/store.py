@@ -269,13 +269,15 @@ class LocalStore:
     def quarantine(self, name: str) -> None:
         """See `Store.quarantine`."""
         source = self._root / name
-        target = self._root / "quarantine" / f"{name.replace('/', '_')}.{secrets.token_hex(4)}"
-        target.parent.mkdir(exist_ok=True)
+        folder = self._root / "quarantine"
+        folder.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process has set it aside already
             if "/manifests/" in name:
-                shutil.copyfile(source, target)
+                # It stays where it is and will be met again: one copy of the same bytes is enough.
+                digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+                shutil.copyfile(source, folder / f"{name.replace('/', '_')}.{digest}")
             else:
-                source.rename(target)
+                source.rename(folder / f"{name.replace('/', '_')}.{secrets.token_hex(4)}")
 
     def sync(self, names: Iterable[str]) -> None:
         """See `Store.sync`."""
