@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 
 import structlog
@@ -27,6 +28,7 @@ _KEEP_ALIVE_SECONDS = 75
 _CLOSING_SHARE = 0.3
 # How long an API process that was just killed may take to let go of the embedded log.
 _DYING_SECONDS = 2.0
+_SWITCH_SECONDS = 0.0005
 
 
 class _Server(uvicorn.Server):
@@ -51,6 +53,9 @@ def run_api(settings: Settings, *, is_supervised: bool) -> int:
     with contextlib.ExitStack() as stack:
         if is_embedded(settings):
             stack.enter_context(hold(settings.data_dir, "serve", wait_seconds=_DYING_SECONDS))
+        # The log's writer thread takes the interpreter back some four times a commit; the default lets a busy event loop
+        # keep it for 5 ms each time.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         return runner.run(_serve(settings, is_supervised=is_supervised))
 
