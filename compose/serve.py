@@ -53,8 +53,8 @@ def run_api(settings: Settings, *, is_supervised: bool) -> int:
     with contextlib.ExitStack() as stack:
         if is_embedded(settings):
             stack.enter_context(hold(settings.data_dir, "serve", wait_seconds=_DYING_SECONDS))
-        # The log's writer thread takes the interpreter back some four times a commit; the default lets a busy event loop
-        # keep it for 5 ms each time.
+        # The writer thread of the log takes the interpreter back some four times a commit; by default a busy event loop
+        # may keep it for 5 ms each time.
         sys.setswitchinterval(_SWITCH_SECONDS)
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         return runner.run(_serve(settings, is_supervised=is_supervised))
