@@ -103,9 +103,11 @@ class Indexer:
             for index_id, spec in living.items():
                 if index_id not in self._tasks:
                     self._tasks[index_id] = asyncio.create_task(self._run(spec), name=f"index {index_id}")
-            for spec in self._catalog.removed():
-                await self._clear(spec)
-            await self._catalog.changed(version)
+            left = [spec for spec in self._catalog.removed() if not await self._clear(spec)]
+            if left:
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                await self._catalog.changed(version)
 
     async def _run(self, spec: IndexSpec) -> None:
         log = await self._open(spec)
@@ -163,15 +165,17 @@ class Indexer:
             await task
         self._workers.pop(index_id, None)
 
-    async def _clear(self, spec: IndexSpec) -> None:
-        """Remove the snapshots and the log of a deleted index; tried again at the next change where it fails."""
+    async def _clear(self, spec: IndexSpec) -> bool:
+        """Remove the snapshots and the log of a deleted index; say whether they are gone, else it is tried again."""
         if spec.index_id in self._cleared:
-            return
+            return True
         try:
             await asyncio.to_thread(self._store.delete_prefix, spec.index_id)
             await self._logs.drop(spec.name, spec.log_id, spec.partitions)
-        except FreshetError as error:
-            _log.warning("index_not_cleared", index=spec.name, reason=error.message)
-            return
+        except (FreshetError, OSError) as error:
+            # Also a folder that is not empty: a publish that was under way in a thread when its worker was stopped.
+            _log.warning("index_not_cleared", index=spec.name, reason=str(error))
+            return False
         self._cleared.add(spec.index_id)
         _log.info("index_cleared", index=spec.name, index_id=spec.index_id)
+        return True
