@@ -91,17 +91,25 @@ class PartitionIndexer:
         """Dead letters that the next publish will commit."""
         return len(self._memtable.dead_letters)
 
-    def take_over(self, log_end: int) -> None:
+    def highest_version(self) -> int:
+        """Return the highest version that there is a manifest of, damaged ones included; 0 where there is none."""
+        names = self.store.list(f"{partition_prefix(self.spec.index_id, self.partition)}/manifests")
+        return manifest_version(names[-1]) if names else 0
+
+    def take_over(self, log_end: int, *, seen_version: int | None = None) -> None:
         """Become the writer: commit the newest sound state again under the next version and epoch.
 
         Damaged manifests, and those that lie beyond `log_end` (the log has lost events), are passed over; in the latter
         case the lineage rises, and they are set aside for good. Raises `CommitConflict` where another worker did the
         same first, `UnsupportedFormat` where a newer version of this software wrote the state.
+
+        `log_end` must have been read after the manifests up to `seen_version` (None = all) were there: a manifest that
+        came later may show what was appended later, so one beyond the end is no loss then, but another worker at work.
         """
         prefix = f"{partition_prefix(self.spec.index_id, self.partition)}/manifests"
         versions = [manifest_version(name) for name in self.store.list(prefix)]
         highest = versions[-1] if versions else 0
-        base = self._newest_sound(versions, log_end)
+        base = self._newest_sound(versions, log_end, highest if seen_version is None else seen_version)
         found = base.snapshot
         manifest = found.manifest
         manifest = Manifest(
@@ -233,7 +241,7 @@ class PartitionIndexer:
             ) from error
         return signed
 
-    def _newest_sound(self, versions: Sequence[int], log_end: int) -> _Base:
+    def _newest_sound(self, versions: Sequence[int], log_end: int, seen_version: int) -> _Base:
         """Find the snapshot to go on from: from each manifest that is not sound back to its parent.
 
         What lies between a manifest and its parent was passed over by whoever wrote it, and stays so.
@@ -253,6 +261,8 @@ class PartitionIndexer:
             base.lineage, base.epoch = max(base.lineage, manifest.lineage), max(base.epoch, manifest.epoch)
             below = manifest.parent_version + 1
             if manifest.next_offset > log_end:
+                if version > seen_version:
+                    raise CommitConflict(f"Version {version} was published meanwhile: another worker has it.")
                 base.lost.append(name)
                 self.fallbacks += 1
                 continue

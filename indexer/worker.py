@@ -152,9 +152,11 @@ class PartitionWorker:
 
     async def _take_over(self) -> None:
         partition = self._partition
+        # In this order: a manifest may only be called beyond the log's end if the end was read after it.
+        seen_version = await asyncio.to_thread(partition.highest_version)
         end = (await self._log.ends())[partition.partition]
         before = partition.fallbacks
-        await asyncio.to_thread(partition.take_over, end)
+        await asyncio.to_thread(partition.take_over, end, seen_version=seen_version)
         self._metrics.fallbacks.inc(partition.fallbacks - before)
         self._state, self._detail = WorkerState.RUNNING, ""
         _log.info(
