@@ -36,7 +36,7 @@ soak: venv ## the long runs: model, crash and bounds, many times as long
 bench: venv ## measure; prints a table and appends to the results file
 	$(VENV)/python -m tests.bench $(ARGS)
 
-docs: venv ## rewrite the tables of README.md from the code
+docs: venv ## write the tables of README.md and the example settings from the code
 	$(VENV)/python -m tests.docs_tables --write
 
 proto: venv ## generate the protobuf classes again

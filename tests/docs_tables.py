@@ -1,9 +1,10 @@
-"""The tables of the README, made from the code: `python -m tests.docs_tables [--write]`."""
+"""The tables of the README and the example settings, made from the code: `python -m tests.docs_tables [--write]`."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import re
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from query_api.rest.errors import status_of
 from schemas.errors import FreshetError
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+EXAMPLE = README.parent / "compose" / "settings.example.toml"
 _TABLE = re.compile(r"(<!-- table:(\w+) -->\n)(.*?)(<!-- end:\2 -->)", re.DOTALL)
 
 
@@ -89,6 +91,17 @@ def metrics_table() -> str:
     return table(["metric", "type", "process", "meaning"], sorted(rows))
 
 
+def example_settings() -> str:
+    """Return the example file: every setting with its meaning and default, commented out."""
+    effective = Loaded(Settings(), {}).effective()
+    lines = ["# Settings of freshet, with their defaults. `freshet config` shows what is obeyed, and why.\n"]
+    for name, info in Settings.model_fields.items():
+        value = effective[name]
+        is_plain = isinstance(value, bool | int | float)
+        lines.append(f"\n# {info.description}\n#{name} = {spell(value) if is_plain else json.dumps(spell(value))}\n")
+    return "".join(lines)
+
+
 TABLES = {"errors": errors_table, "metrics": metrics_table, "routes": routes_table, "settings": settings_table}
 
 
@@ -106,5 +119,6 @@ if __name__ == "__main__":
     made = filled(README.read_text())
     if "--write" in sys.argv:
         README.write_text(made)
+        EXAMPLE.write_text(example_settings())
     else:
         print(made)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs_tables import TABLES, filled, named_tables
+from compose.config import Loaded, Settings, load_settings
+from tests.docs_tables import EXAMPLE, TABLES, example_settings, filled, named_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +29,17 @@ def test_readme_has_every_table():
 def test_tables_equal_the_code(made):
     """`make docs` changes nothing."""
     assert made == README, "README.md is stale: run `make docs`"
+
+
+def test_example_settings_equal_the_code(tmp_path):
+    """The example names every setting with its default, and is accepted when all of it is switched on."""
+    text = EXAMPLE.read_text()
+    assert text == example_settings(), "compose/settings.example.toml is stale: run `make docs`"
+    switched_on = tmp_path / "freshet.toml"
+    switched_on.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    loaded = load_settings(switched_on)
+    assert loaded.effective() == Loaded(Settings(), {}).effective()
+    assert set(loaded.sources.values()) == {str(switched_on)}
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -57,7 +57,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Any, seconds: float = 30.0) -> None:
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     """Wait until `condition()` holds; the limit is for a machine that is busy with something else."""
     deadline = time.monotonic() + seconds
     while not condition():
