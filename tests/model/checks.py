@@ -1,0 +1,113 @@
+"""A snapshot compared to the oracle's state, through every door that a snapshot has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+import pytest
+
+from indexer.segments.view import SearchQuery
+from indexer.snapshots.opener import OUTCOMES_KEPT_MS
+from indexer.snapshots.snapshot import Snapshot
+from indexer.snapshots.store import Store
+from schemas.filters import parse_filter
+from schemas.records import Record
+from tests.model.oracle import Kept, State, score
+from tests.support.driver import dead_letters_of
+
+__all__ = ["Query", "assert_counts", "assert_dead_letters", "assert_namespace", "assert_search", "assert_shows"]
+
+# Vectors of the builders have exact products and norms; what is left is one float64 division.
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to a namespace; `where` is a filter in its JSON form."""
+
+    vector: np.ndarray
+    top_k: int
+    where: Mapping[str, object] | None = None
+
+
+def assert_shows(snapshot: Snapshot, state: State, *, names: Sequence[str], ids: Sequence[str], query: Query) -> None:
+    """Compare everything about the namespaces `names`, and the counts of all."""
+    assert_counts(snapshot, state)
+    for name in names:
+        assert_namespace(snapshot, state, name, ids)
+        assert_search(snapshot, state, name, query)
+        if query.where is not None:
+            assert_search(snapshot, state, name, Query(query.vector, query.top_k))
+
+
+def assert_counts(snapshot: Snapshot, state: State) -> None:
+    """Compare position, namespaces, counts, outcomes."""
+    assert snapshot.next_offset == state.next_offset
+    assert snapshot.applied_time_ms == state.time_ms
+    assert snapshot.dead_letters == len(state.dead_letters)
+    assert snapshot.counts() == {name: len(records) for name, records in state.records.items()}
+    assert snapshot.live_rows == sum(map(len, state.records.values()))
+    for name, schema in state.schemas.items():
+        assert snapshot.namespaces[name].schema == schema
+    oldest_ms = snapshot.manifest.created_ms - OUTCOMES_KEPT_MS
+    for offset, result in state.results.items():
+        if result.time_ms >= oldest_ms:
+            assert offset in snapshot.outcomes, f"the outcome at {offset} is younger than a minute and gone"
+    for offset, outcome in snapshot.outcomes.items():
+        wanted = state.results[offset]
+        assert (outcome.offset, outcome.code, outcome.matched_records) == (offset, wanted.code, wanted.matched)
+        assert outcome.time_ms == wanted.time_ms
+
+
+def assert_namespace(snapshot: Snapshot, state: State, name: str, ids: Sequence[str]) -> None:
+    """Compare existence, all records, and the whole listing of a namespace."""
+    kept = state.records.get(name, {})
+    assert snapshot.namespace_exists(name) is (name in state.records)
+    assert snapshot.count(name) == len(kept)
+    assert 0 <= snapshot.tail_rows_of(name) <= len(kept)
+    fetched = snapshot.fetch(name, ids)
+    assert sorted(fetched) == sorted(kept)
+    for key, record in fetched.items():
+        assert record.id == key
+        assert_record(record, kept[key])
+    assert snapshot.list_ids(name, prefix="", after=None, limit=len(ids) + 1) == state.ids(name)
+
+
+def assert_record(record: Record, kept: Kept) -> None:
+    """Compare the vectors by their bytes and the metadata as objects."""
+    assert (b"" if record.values is None else record.values.tobytes()) == kept.values
+    sparse = record.sparse
+    pair = None if sparse is None else (tuple(sparse.indices.tolist()), tuple(sparse.values.tolist()))
+    assert pair == kept.sparse
+    assert (orjson.loads(record.metadata) if record.metadata else {}) == kept.metadata
+
+
+def assert_search(snapshot: Snapshot, state: State, name: str, query: Query) -> None:
+    """Compare the answer to exact search: the same ids in the same order, min(k, matching) of them, the same scores."""
+    where = None if query.where is None else parse_filter(query.where)
+    metric = snapshot.metric
+    wanted = state.search(name, query.vector, metric, top_k=query.top_k, where=query.where)
+    hits = snapshot.search(name, SearchQuery(query.vector, query.top_k, where))
+    assert [hit.id for hit in hits] == [key for key, _ in wanted]
+    assert [hit.score for hit in hits] == pytest.approx([number for _, number in wanted], rel=_TOLERANCE)
+    kept = state.records.get(name, {})
+    for hit, record in zip(hits, snapshot.records(hits, values=True, metadata=True), strict=True):
+        assert_record(record, kept[hit.id])
+        assert hit.score == pytest.approx(score(metric, record.values, query.vector), rel=_TOLERANCE)
+    if where is not None:
+        everything = state.search(name, query.vector, metric, top_k=len(kept), where=query.where)
+        assert snapshot.count_matching(name, where) == len(everything)
+
+
+def assert_dead_letters(store: Store, snapshot: Snapshot, state: State) -> None:
+    """Compare the dead letters: each record that could not be folded, once, with its original bytes and a reason."""
+    letters = dead_letters_of(store, snapshot)
+    assert [letter.offset for letter in letters] == [said.offset for said in state.dead_letters]
+    for letter, said in zip(letters, state.dead_letters, strict=True):
+        record = said.record
+        assert (letter.key, letter.value, letter.headers) == (record.key, record.value, record.headers)
+        assert letter.time_ms == record.time_ms
+        assert letter.reason
