@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     dead_share_max: float | None = _obeyed_by(
         "indexer.merge_policy:MergeOptions.dead_share_max", "Share of dead rows that rewrites a segment.", gt=0, lt=1
     )
+    settle_seconds: float | None = _obeyed_by(
+        "indexer.merge_policy:MergeOptions.settle_seconds",
+        "How long a partition must be quiet before the graphs of a namespace are joined.",
+        gt=0,
+    )
     manifests_kept: int | None = _obeyed_by(
         "indexer.gc:RetentionOptions.manifests_kept", "Newest snapshots that are always kept.", ge=2
     )

@@ -31,6 +31,8 @@ class MergeLanes:
         self._pool = pool
         self._metrics = metrics
         self._running: dict[str, tuple[asyncio.Task[MergeResult], float]] = {}
+        self._moved_offset = -1
+        self._moved_at = time.monotonic()
 
     @property
     def tasks(self) -> set[asyncio.Task[MergeResult]]:
@@ -51,9 +53,10 @@ class MergeLanes:
         """
         if self._partition.is_pending:
             return False
+        is_quiet = self._is_quiet()
         committed = [self._commit(lane) for lane, (task, _) in list(self._running.items()) if task.done()]
         for lane in _LANES:
-            job = None if lane in self._running else self._merges.next_job(lane)
+            job = None if lane in self._running else self._merges.next_job(lane, is_quiet=is_quiet)
             if job is not None:
                 task = asyncio.create_task(self._pool.run(self._partition.store, job))
                 self._running[lane] = (task, time.monotonic())
@@ -67,6 +70,13 @@ class MergeLanes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_quiet(self) -> bool:
+        """Say whether the partition took no event for a while."""
+        now, offset = time.monotonic(), self._partition.snapshot.next_offset
+        if offset != self._moved_offset:
+            self._moved_offset, self._moved_at = offset, now
+        return now - self._moved_at >= self._partition.options.merge.settle_seconds
 
     def _commit(self, lane: str) -> bool:
         task, _ = self._running.pop(lane)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from schemas.limits import RECENT_DELTAS_MAX
 
-__all__ = ["MergeOptions", "MergePlan", "SegmentSize", "plan_graphs", "plan_rollup"]
+__all__ = ["MergeOptions", "MergePlan", "SegmentSize", "plan_graphs", "plan_rollup", "plan_settling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,16 @@ class MergeOptions:
 
     `rollup_deltas` recent deltas, or `rollup_rows` rows in them, start a roll-up; a namespace with `graph_rows_min`
     rows outside of graphs gets a graph; graphs hold up to `graph_rows_max` rows; a segment with more than
-    `dead_share_max` dead rows is rewritten.
+    `dead_share_max` dead rows is rewritten. A partition that took no event for `settle_seconds` is quiet: then the
+    graphs of a namespace are joined, since one large graph answers faster than several smaller ones.
     """
 
     rollup_deltas: int = 16
     rollup_rows: int = 50_000
-    graph_rows_min: int = 8_192
+    graph_rows_min: int = 2_048
     graph_rows_max: int = 1_000_000
     dead_share_max: float = 0.2
+    settle_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that would let a manifest grow without bound."""
@@ -108,6 +110,35 @@ def plan_graphs(
         if size.dead_share > options.dead_share_max:
             keeps_graph = bool(size.namespace) and size.live_rows >= options.graph_rows_min
             return MergePlan((size.segment_id,), graph_namespaces=frozenset([size.namespace] if keeps_graph else []))
+    return None
+
+
+def plan_settling(
+    flats: Sequence[SegmentSize],
+    graphs: Sequence[SegmentSize],
+    options: MergeOptions,
+    *,
+    locked: Collection[int] = (),
+) -> MergePlan | None:
+    """Plan to join the graphs of one namespace, of a quiet partition; None where each has one, or has full ones.
+
+    Flat segments that hold many of its rows join too.
+    """
+    by_name: dict[str, list[SegmentSize]] = {}
+    for size in graphs:
+        if size.segment_id not in locked:
+            by_name.setdefault(size.namespace, []).append(size)
+    for name, own in by_name.items():
+        joined: list[int] = []
+        total = 0
+        for size in sorted(own, key=lambda item: item.live_rows):
+            if total + size.live_rows > options.graph_rows_max:
+                break
+            joined.append(size.segment_id)
+            total += size.live_rows
+        if len(joined) > 1:
+            inputs = [size.segment_id for size in flats if name in size.large and size.segment_id not in locked]
+            return MergePlan((*inputs, *joined), graph_namespaces=frozenset([name]))
     return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pyroaring import BitMap
 
-from indexer.merge_policy import MergePlan, SegmentSize, plan_graphs, plan_rollup
+from indexer.merge_policy import MergePlan, SegmentSize, plan_graphs, plan_rollup, plan_settling
 from indexer.merger import MergeInput, MergeJob, MergeResult, Moves
 from indexer.partition import PartitionIndexer
 from indexer.segments.container import pack
@@ -54,11 +54,14 @@ class Merges:
         self._running.clear()
         self._large.clear()
 
-    def next_job(self, lane: str) -> MergeJob | None:
-        """Freeze and return the next merge of `lane` (`rollup`, `graph`) or None. It ends by `commit` or `abandon`."""
+    def next_job(self, lane: str, *, is_quiet: bool = False) -> MergeJob | None:
+        """Freeze and return the next merge of `lane` (`rollup` or `graph`) or None. It ends by `commit` or `abandon`.
+
+        In a quiet partition the graphs of a namespace are joined where nothing else is due.
+        """
         if lane in self._running:
             return None
-        plan = self._plan(lane)
+        plan = self._plan(lane, is_quiet=is_quiet)
         if plan is None:
             return None
         snapshot = self._partition.snapshot
@@ -113,7 +116,7 @@ class Merges:
         partition.rebase()
         partition.step("merge.after_manifest")
 
-    def _plan(self, lane: str) -> MergePlan | None:
+    def _plan(self, lane: str, *, is_quiet: bool) -> MergePlan | None:
         snapshot = self._partition.snapshot
         options = self._partition.options.merge
         locked = {item.segment_id for job in self._running.values() for item in job.inputs}
@@ -131,7 +134,8 @@ class Merges:
         }
         flats = [_size(view, self._large[view.segment_id]) for view in flat_views]
         graphs = [_size(view, {}) for view in views if view.in_graph]
-        return plan_graphs(flats, graphs, options, locked=locked)
+        plan = plan_graphs(flats, graphs, options, locked=locked)
+        return plan_settling(flats, graphs, options, locked=locked) if plan is None and is_quiet else plan
 
     def _carry(self, job: MergeJob, result: MergeResult, outputs: Sequence[SegmentEntry]) -> list[SegmentChanges]:
         """Return what landed on the inputs since they were frozen, in terms of the outputs."""
