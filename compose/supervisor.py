@@ -131,9 +131,10 @@ async def _supervise(
     stop_asked = asyncio.Event()
     signals = 0
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
         nonlocal signals
         signals += 1
+        _log.info("stopping" if signals == 1 else "stopping at once", signal=number.name)
         stop_asked.set()
         if signals > 1:
             for each in (api, indexer):
@@ -143,7 +144,7 @@ async def _supervise(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # `nohup` has SIGHUP ignored, and means it.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal, number)
     announcing = asyncio.create_task(_announce(settings, ready, options))
     asked = asyncio.create_task(stop_asked.wait())
     done, _ = await asyncio.wait([asked, *running], return_when=asyncio.FIRST_COMPLETED)
