@@ -45,6 +45,7 @@ class _Base:
     snapshot: Snapshot
     lineage: int = 0
     epoch: int = 0
+    unreadable: int = 0
     lost: list[str] = field(default_factory=list)
 
 
@@ -117,7 +118,8 @@ class PartitionIndexer:
             log_id=manifest.log_id,
             partition=manifest.partition,
             version=highest + 1,
-            epoch=base.epoch + 1,
+            # Each manifest that cannot be read may have begun an epoch of its own.
+            epoch=base.epoch + base.unreadable + 1,
             next_offset=manifest.next_offset,
             lineage=base.lineage + bool(base.lost),
             parent_version=found.version,
@@ -254,8 +256,7 @@ class PartitionIndexer:
             name = manifest_name(self.spec.index_id, self.partition, version)
             manifest = self._readable(name)
             if manifest is None:
-                # It may have begun an epoch of its own.
-                base.epoch += 1
+                base.unreadable += 1
                 self.fallbacks += 1
                 continue
             base.lineage, base.epoch = max(base.lineage, manifest.lineage), max(base.epoch, manifest.epoch)
