@@ -7,6 +7,7 @@ period; it lists objects before manifests, and looks who is writing before it de
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from indexer.partition import PartitionIndexer
@@ -83,21 +84,24 @@ class Janitor:
             previous.version if previous is not None else 0,
         )
         partition.step("checkpoint.before_marker")
-        partition.store.replace(
-            checkpoint_name(partition.spec.index_id, partition.partition), encode_checkpoint(marker)
-        )
+        name = checkpoint_name(partition.spec.index_id, partition.partition, manifest.epoch)
+        partition.store.replace(name, encode_checkpoint(marker))
         partition.step("checkpoint.after_marker")
+        partition.store.delete([older for older in self._marker_names() if older < name])
         return True
 
     def marker(self) -> Checkpoint | None:
         """Return the last durable checkpoint, or None where there is none or it is damaged."""
-        partition = self._partition
-        try:
-            return decode_checkpoint(
-                partition.store.read(checkpoint_name(partition.spec.index_id, partition.partition))
-            )
-        except (FileNotFoundError, CorruptData):
-            return None
+        for name in reversed(self._marker_names()):
+            # One of an older epoch is better than none.
+            with contextlib.suppress(FileNotFoundError, CorruptData):
+                return decode_checkpoint(self._partition.store.read(name))
+        return None
+
+    def _marker_names(self) -> list[str]:
+        """Return the names of all markers, the newest epoch last; more than one only around a take-over."""
+        prefix = partition_prefix(self._partition.spec.index_id, self._partition.partition)
+        return [name for name in self._partition.store.list(prefix) if name.startswith(f"{prefix}/checkpoint-")]
 
     def audit(self, manifest: Manifest) -> None:
         """Check that every object which `manifest` names is there. Raises `CorruptData` naming the first missing."""

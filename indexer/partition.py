@@ -217,6 +217,11 @@ class PartitionIndexer:
         name = new_object_name(self.spec.index_id, self.partition, "changes")
         return self.store.put(name, pack({"changes": encode_changes(changes)}))
 
+    def is_overtaken(self) -> bool:
+        """Say whether another worker has taken over from this one."""
+        newest = self.newest_manifest()
+        return newest is not None and self.snapshot.manifest.writer == self._writer != newest.writer
+
     def newest_manifest(self) -> Manifest | None:
         """Return the manifest with the highest name, or None where there is none or it cannot be read."""
         prefix = f"{partition_prefix(self.spec.index_id, self.partition)}/manifests"

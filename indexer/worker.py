@@ -119,8 +119,13 @@ class PartitionWorker:
     async def run(self) -> None:
         """Work until cancelled."""
         pause = self._options.retry_seconds_min
+        may_take_over = True
         while True:
             try:
+                # What looks like damage may be the work of another, who collects what this one still knows.
+                if not may_take_over and await asyncio.to_thread(self._partition.is_overtaken):
+                    raise CommitConflict("Another worker has taken over.")
+                may_take_over = False
                 await self._take_over()
                 pause = self._options.retry_seconds_min
                 while True:
@@ -135,6 +140,7 @@ class PartitionWorker:
             except CommitConflict as error:
                 self._metrics.conflicts.inc()
                 await self._stand_by(error)
+                may_take_over = True
             except (CorruptData, LogRegressed) as error:
                 self._tell(WorkerState.STARTING, error)
                 await asyncio.sleep(pause)
@@ -262,14 +268,16 @@ class PartitionWorker:
         partition = self._partition
         while True:
             seen = await asyncio.to_thread(partition.newest_manifest)
+            waiting: int | None = None
+            with contextlib.suppress(Unavailable):  # without the log there is nothing to take over for
+                waiting = (await self._log.ends())[partition.partition]
             await asyncio.sleep(self._options.standby_seconds)
             newest = await asyncio.to_thread(partition.newest_manifest)
             if newest is not None and seen is not None and newest.version != seen.version:
                 continue
-            with contextlib.suppress(Unavailable):  # without the log there is nothing to take over for
-                end = (await self._log.ends())[partition.partition]
-                if newest is None or end > newest.next_offset:
-                    return
+            # Only events that have waited all that time: one that came just now says nothing about the other worker.
+            if waiting is not None and (newest is None or waiting > newest.next_offset):
+                return
 
     def _tell(self, state: WorkerState, error: FreshetError) -> None:
         self._state, self._detail = state, error.message

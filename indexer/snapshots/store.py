@@ -59,9 +59,12 @@ def manifest_version(name: str) -> int:
     return int(name.rpartition("/")[2])
 
 
-def checkpoint_name(index_id: str, partition: int) -> str:
-    """Return the name of the durable checkpoint marker."""
-    return f"{partition_prefix(index_id, partition)}/checkpoint"
+def checkpoint_name(index_id: str, partition: int, epoch: int) -> str:
+    """Return the name of an epoch's durable checkpoint marker; names sort by epoch.
+
+    Each epoch has its own, so that a worker that wakes up after a take-over can't put an old one in place of a newer.
+    """
+    return f"{partition_prefix(index_id, partition)}/checkpoint-{epoch:020d}"
 
 
 def skip_name(index_id: str, partition: int, offset: int) -> str:

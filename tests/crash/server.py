@@ -19,7 +19,7 @@ from typing import Self
 
 from tests.crash.client import Client, Reply, Unreachable
 
-__all__ = ["INDEX", "Process", "Server", "free_port"]
+__all__ = ["INDEX", "Process", "Server", "free_port", "is_stopped", "kill"]
 
 INDEX = "crash"
 _ROOT = Path(__file__).parents[2]
@@ -81,6 +81,7 @@ class Server:
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._command = ""
 
     def __enter__(self) -> Self:
         return self
@@ -89,15 +90,16 @@ class Server:
         self.kill()
         shutil.rmtree(self._run_dir, ignore_errors=True)
 
-    def start(self, command: str = "up", settings: Mapping[str, str] | None = None) -> None:
+    def start(self, command: str = "up", settings: Mapping[str, str] | None = None, *, module: str = "compose") -> None:
         """Start the processes, with more variables for this time; return at once."""
         assert self._process is None, "it runs already"
+        self._command = command
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "compose", command],
+                [sys.executable, "-P", "-m", module, command],
                 cwd=_ROOT,
-                env={**kept, **self._variables, **(settings or {})},
+                env={**kept, **self._variables, **(settings or {}), "PYTHONPATH": str(_ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -108,7 +110,7 @@ class Server:
         """Return the living processes, the first one first."""
         if self._process is None or self._process.poll() is not None:
             return []
-        found = [Process(self._process.pid, "up")]
+        found = [Process(self._process.pid, self._command)]
         parents = _parents()
         for known in found:
             for pid in sorted(child for child, parent in parents.items() if parent == known.pid):
@@ -221,8 +223,17 @@ def _role(pid: int) -> str | None:
     return None
 
 
+def is_stopped(pid: int) -> bool:
+    """Say whether a process has been stopped (SIGSTOP)."""
+    return _state(pid) == b"T"
+
+
 def _is_living(pid: int) -> bool:
+    return _state(pid) not in (b"", b"Z")
+
+
+def _state(pid: int) -> bytes:
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return b""

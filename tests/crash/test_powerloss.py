@@ -5,16 +5,13 @@ What is watched is the parent of the data directory, which `freshet up` makes it
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from indexer.segments.container import Container
-from schemas.errors import CorruptData
-from schemas.manifest import decode_checkpoint, decode_manifest, decode_table
+from tests.crash.checkpoints import check_checkpoints
 from tests.crash.disk import Disk, Loss, Sync
 from tests.crash.history import Violation
 from tests.crash.powerloss import Recorder, compile_recorder
@@ -29,25 +26,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiled is None:
         pytest.skip("NO C COMPILER: power loss is not tested here")
     return compiled
-
-
-def check_checkpoints(tree: Path) -> int:
-    """Check that all which durable checkpoints name is there, byte for byte; return how many there are."""
-    markers = list(tree.glob("data/snapshots/*/*/checkpoint"))
-    for path in markers:
-        try:
-            marker = decode_checkpoint(path.read_bytes())
-            manifest = decode_manifest((path.parent / "manifests" / f"{marker.version:020d}").read_bytes())
-            refs = [delta.object for delta in manifest.recent]
-            if manifest.table is not None:
-                table = Container(memoryview((path.parents[2] / manifest.table.name).read_bytes()))
-                refs += [manifest.table, *decode_table(bytes(table.blob("table"))).objects()]
-            for ref in refs:
-                if hashlib.sha256((path.parents[2] / ref.name).read_bytes()).digest() != ref.sha256:
-                    raise Violation(f"{path} names {ref.name}, whose bytes are not those that were written")
-        except (FileNotFoundError, CorruptData) as error:
-            raise Violation(f"what {path} names is not there: {error}") from error
-    return len(markers)
 
 
 class Machine:
@@ -80,7 +58,7 @@ class Machine:
     def lose(self, disk: Disk, loss: Loss) -> None:
         """Leave of the tree what the loss leaves."""
         disk.restore(self.tree, loss)
-        check_checkpoints(self.tree)
+        check_checkpoints(self.server.data_dir)
 
     def recover(self) -> None:
         """Start without the recorder; everything is right at once, and after some more writes."""
@@ -152,7 +130,7 @@ def test_one_dropped_sync_of_a_directory_is_found_out(library: Path, tmp_path: P
         recorder = machine.run(writes=100)
     whole = recorder.replay()
     machine.lose(whole, Loss.worst())
-    assert check_checkpoints(machine.tree)
+    assert check_checkpoints(server.data_dir)
     for folder in ("objects", "manifests"):
         numbers = [s.number for s in whole.syncs if s.kind == "directory" and s.path.endswith(f"/{folder}")]
         found = 0
@@ -176,5 +154,5 @@ def test_power_lost_at_any_moment_of_a_run_leaves_whole_checkpoints(library: Pat
         disk = recorder.replay(until=until)
         for loss in (Loss.worst(), Loss.some(rng)):
             disk.restore(machine.tree, loss)
-            found += check_checkpoints(machine.tree)
+            found += check_checkpoints(server.data_dir)
     assert found

@@ -159,6 +159,10 @@ class Workload:
         self._threads = []
         self.raise_failure()
 
+    def abandon(self) -> None:
+        """Let the threads end by themselves: the test has failed already, or is over."""
+        self._stop.set()
+
     def raise_failure(self) -> None:
         """Raise the first failure of a thread, if there is one."""
         if self._failures:
