@@ -19,6 +19,8 @@ CONTRACTS = {contract["id"]: contract["name"] for contract in CONFIG["contracts"
 VIOLATIONS = {
     "upstream": ("producer/planted_upstream.py", "import indexer.snapshots"),
     "pure-schemas": ("schemas/planted_pure.py", "import asyncio"),
+    "reading": ("query_api/planted_reading.py", "import indexer.worker"),
+    "pure-policies": ("indexer/fold.py", "import time"),
     "choice-of-log": ("query_api/planted_choice.py", "import producer.log.sqlite"),
     "codecs": ("producer/planted_codecs.py", "from schemas.pb import event_pb2"),
     "door-sqlite": ("indexer/planted_sqlite.py", "import sqlite3"),
