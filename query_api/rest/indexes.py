@@ -42,13 +42,18 @@ def indexes_router(control: ControlPlane) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["indexes"], dependencies=[Depends(control_only)])
 
-    @router.get("/indexes")
+    @router.get("/indexes", summary="List indexes")
     async def list_indexes(request: Request) -> Response:
         knows_sparse = request.headers.get("x-pinecone-api-version", "") >= _SPARSE_SINCE
         specs = [spec for spec in control.catalog.list() if knows_sparse or spec.vector_type is VectorType.DENSE]
         return json_answer({"indexes": [control.described(spec) for spec in specs]})
 
-    @router.post("/indexes", status_code=201, **documented(body="CreateIndexBody"))
+    @router.post(
+        "/indexes",
+        summary="Create an index; both generations of bodies",
+        status_code=201,
+        **documented(body="CreateIndexBody"),
+    )
     async def create_index(request: Request) -> Response:
         wanted = spec_of_create(await body_of(request), partitions=control.partitions)
         spec = await control.catalog.create(wanted, control.ports)
@@ -59,11 +64,11 @@ def indexes_router(control: ControlPlane) -> APIRouter:
             _log.warning("index.not_opened", index=spec.name, reason=error.message)
         return json_answer(control.described(spec), status=201)
 
-    @router.get("/indexes/{name}")
+    @router.get("/indexes/{name}", summary="Describe an index")
     async def describe(name: str) -> Response:
         return json_answer(control.described(control.catalog.get(name)))
 
-    @router.delete("/indexes/{name}", status_code=202)
+    @router.delete("/indexes/{name}", summary="Delete an index, its log and its snapshots", status_code=202)
     async def delete_index(name: str) -> Response:
         spec = control.catalog.get(name)
         if is_protected(spec):
@@ -71,7 +76,7 @@ def indexes_router(control: ControlPlane) -> APIRouter:
         await control.catalog.delete(name)
         return Response(status_code=202)
 
-    @router.patch("/indexes/{name}")
+    @router.patch("/indexes/{name}", summary="Not supported yet: answers 501")
     async def configure_index(name: str) -> Response:
         control.catalog.get(name)
         message = (
@@ -88,15 +93,15 @@ def indexes_router(control: ControlPlane) -> APIRouter:
 
 
 def _add_empty(router: APIRouter, control: ControlPlane) -> None:
-    @router.get("/collections")
+    @router.get("/collections", summary="Collections: always none")
     async def list_collections() -> Response:
         return json_answer({"collections": []})
 
-    @router.get("/backups")
+    @router.get("/backups", summary="Backups: always none")
     async def list_backups() -> Response:
         return json_answer({"data": []})
 
-    @router.get("/indexes/{name}/backups")
+    @router.get("/indexes/{name}/backups", summary="Backups of an index: always none")
     async def list_backups_of(name: str) -> Response:
         control.catalog.get(name)
         return json_answer({"data": []})

@@ -26,7 +26,7 @@ def namespaces_router(reads: Reads, writes: Writes) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["namespaces"])
 
-    @router.get("/namespaces")
+    @router.get("/namespaces", summary="List namespaces with their record counts")
     async def list_namespaces(
         request: Request,
         prefix: Annotated[str | None, Query()] = None,
@@ -48,7 +48,7 @@ def namespaces_router(reads: Reads, writes: Writes) -> APIRouter:
             answer["pagination"] = {"next": page_token(prefix or "", page.after)}
         return json_answer(answer, read_headers(shown))
 
-    @router.post("/namespaces", **documented(body="CreateNamespaceBody"))
+    @router.post("/namespaces", summary="Create an empty namespace", **documented(body="CreateNamespaceBody"))
     async def create_namespace(request: Request) -> Response:
         body = parsed(CreateNamespaceBody, await body_of(request))
         call = call_of(request)
@@ -56,13 +56,13 @@ def namespaces_router(reads: Reads, writes: Writes) -> APIRouter:
         written = await writes.create_namespace(call.index, body.name, schema, write_context(call.headers))
         return json_answer(_described(call, NamespaceInfo(body.name, 0, schema)), write_headers(written))
 
-    @router.get("/namespaces/{name:path}")
+    @router.get("/namespaces/{name:path}", summary="Describe a namespace")
     async def describe_namespace(request: Request, name: str) -> Response:
         call = call_of(request)
         info, shown = await reads.describe_namespace(call.index, name, wanted_of(call.headers))
         return json_answer(_described(call, info), read_headers(shown))
 
-    @router.delete("/namespaces/{name:path}")
+    @router.delete("/namespaces/{name:path}", summary="Delete a namespace with its records")
     async def delete_namespace(request: Request, name: str) -> Response:
         call = call_of(request)
         written = await writes.delete_namespace(call.index, name, write_context(call.headers))

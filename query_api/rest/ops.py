@@ -16,11 +16,11 @@ def ops_router(served: Served, registry: CollectorRegistry, metrics: ApiMetrics)
     """Return the routes."""
     router = APIRouter(tags=["operations"], dependencies=[Depends(control_only)])
 
-    @router.get("/healthz")
+    @router.get("/healthz", summary="Whether the process answers")
     async def healthz() -> Response:
         return json_answer({"status": "ok"})
 
-    @router.get("/readyz")
+    @router.get("/readyz", summary="Whether all that the logs held at start is shown, with progress")
     async def readyz() -> Response:
         is_ready = served.is_ready()
         body: dict[str, object] = {
@@ -30,7 +30,7 @@ def ops_router(served: Served, registry: CollectorRegistry, metrics: ApiMetrics)
         }
         return json_answer(body, status=200 if is_ready else 503)
 
-    @router.get("/metrics")
+    @router.get("/metrics", summary="Metrics in Prometheus' text format")
     async def prometheus() -> Response:
         for index in served.indexes():
             _gauge(metrics, index)

@@ -30,7 +30,11 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
     router = APIRouter(tags=["vectors"])
     _add_hot(router, hot)
 
-    @router.post("/vectors/update", **documented(body="UpdateBody"))
+    @router.post(
+        "/vectors/update",
+        summary="Update a record, or the metadata of all that match a filter",
+        **documented(body="UpdateBody"),
+    )
     async def update(request: Request) -> Response:
         body = parsed(UpdateBody, await body_of(request))
         call = call_of(request)
@@ -39,12 +43,16 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
         written = await writes.append(call.index, body.namespace or "", [_update(body)], write_context(call.headers))
         return json_answer(visible_fields(written), write_headers(written))
 
-    @router.post("/vectors/delete", **documented(body="DeleteBody"))
+    @router.post(
+        "/vectors/delete",
+        summary="Delete records by id, by filter, or all of a namespace",
+        **documented(body="DeleteBody"),
+    )
     async def delete(request: Request) -> Response:
         body = parsed(DeleteBody, await body_of(request))
         return await _delete(writes, call_of(request), body)
 
-    @router.delete("/vectors/delete")
+    @router.delete("/vectors/delete", summary="The same with query parameters")
     async def delete_by_parameters(
         request: Request,
         ids: Annotated[list[str] | None, Query()] = None,
@@ -59,7 +67,7 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
 
 
 def _add_questions(router: APIRouter, reads: Reads) -> None:
-    @router.get("/vectors/list")
+    @router.get("/vectors/list", summary="List ids by prefix, in pages")
     async def list_ids(
         request: Request,
         prefix: Annotated[str | None, Query()] = None,
@@ -80,28 +88,40 @@ def _add_questions(router: APIRouter, reads: Reads) -> None:
         answer |= {"namespace": namespace, "usage": {"readUnits": 1}}
         return json_answer(answer, read_headers(shown))
 
-    @router.post("/describe_index_stats", **documented(body="StatsBody"))
+    @router.post(
+        "/describe_index_stats",
+        summary="Record counts, and the freshness of every partition",
+        **documented(body="StatsBody"),
+    )
     async def describe_index_stats(request: Request) -> Response:
         body = parsed(StatsBody, await body_of(request)) if await request.body() else StatsBody()
         if body.filter not in (None, {}):
             raise InvalidRequest("Describing index statistics with a metadata filter is not supported")
         return await _stats(reads, call_of(request), body.consistency)
 
-    @router.get("/describe_index_stats")
+    @router.get("/describe_index_stats", summary="The same without a body")
     async def describe_index_stats_of(request: Request) -> Response:
         return await _stats(reads, call_of(request), None)
 
 
 def _add_hot(router: APIRouter, hot: HotRoutes) -> None:
-    @router.post("/vectors/upsert", **documented(body="UpsertBody", answer="UpsertAnswer"))
+    @router.post(
+        "/vectors/upsert",
+        summary="Upsert records; answered when durable, or when visible",
+        **documented(body="UpsertBody", answer="UpsertAnswer"),
+    )
     async def upsert(request: Request) -> Response:
         return answer_of(await hot.upsert(call_of(request, await request.body())))
 
-    @router.post("/query", **documented(body="QueryBody", answer="QueryAnswer"))
+    @router.post(
+        "/query",
+        summary="Find the nearest records of a namespace",
+        **documented(body="QueryBody", answer="QueryAnswer"),
+    )
     async def query(request: Request) -> Response:
         return answer_of(await hot.query(call_of(request, await request.body())))
 
-    @router.get("/vectors/fetch", **documented(answer="FetchAnswer"))
+    @router.get("/vectors/fetch", summary="Fetch records by id", **documented(answer="FetchAnswer"))
     async def fetch(
         request: Request,
         ids: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001 - for the document; the route decodes itself
