@@ -29,10 +29,14 @@ __all__ = ["Janitor", "RetentionOptions"]
 
 @dataclass(frozen=True, slots=True)
 class RetentionOptions:
-    """What is kept: the `manifests_kept` newest manifests, and everything younger than `grace_seconds`."""
+    """What is kept: the `manifests_kept` newest manifests, and everything younger than `grace_seconds`.
+
+    Unfinished files are left to their writers for `unfinished_seconds` after the last byte.
+    """
 
     manifests_kept: int = 8
     grace_seconds: float = 60.0
+    unfinished_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,9 @@ class Janitor:
         age_min = self._options.grace_seconds + busy_seconds
         garbage = [name for name in objects if name not in needed and self._older(name, age_min)]
         garbage += self._old_manifests(names, versions, retained)
+        for folder in (prefix, f"{prefix}/objects", f"{prefix}/manifests"):
+            unfinished = partition.store.list(folder, is_finished=False)
+            garbage += [name for name in unfinished if self._older(name, self._options.unfinished_seconds)]
         newest = partition.newest_manifest()
         if newest is None:
             raise CorruptData("The newest manifest cannot be read: nothing was collected.")

@@ -119,8 +119,8 @@ class Store(Protocol):
         """Say whether the object exists."""
         ...
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the names directly below `prefix`, sorted."""
+    def list(self, prefix: str, *, is_finished: bool = True) -> list[str]:
+        """Return the names directly below `prefix`, sorted; or those of files whose writers died or are at it still."""
         ...
 
     def age_seconds(self, name: str) -> float | None:
@@ -242,11 +242,11 @@ class LocalStore:
         """See `Store.exists`."""
         return (self._root / name).exists()
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str, *, is_finished: bool = True) -> list[str]:
         """See `Store.list`."""
         try:
             with os.scandir(self._root / prefix) as entries:
-                return sorted(f"{prefix}/{entry.name}" for entry in entries if not entry.name.startswith("."))
+                return sorted(f"{prefix}/{e.name}" for e in entries if e.name.startswith(".") != is_finished)
         except FileNotFoundError:
             return []
 

@@ -178,8 +178,8 @@ def test_collection_that_slept_before_it_looked_who_writes_deletes_nothing(scene
     """The newest manifest is read again right before anything is deleted."""
 
     class SleepyStore(LocalStore):
-        def list(self, prefix: str) -> list[str]:
-            found = super().list(prefix)
+        def list(self, prefix: str, *, is_finished: bool = True) -> list[str]:
+            found = super().list(prefix, is_finished=is_finished)
             if prefix.endswith(folder) and scene.second is None:
                 scene.take_over()
                 before.update(scene.pipeline.files())
@@ -265,8 +265,8 @@ def test_worker_whose_own_take_over_came_between_does_not_collect_by_the_older_l
     """A collection that goes on in its thread while its worker takes over again is fenced as another worker's is."""
 
     class SleepyStore(LocalStore):
-        def list(self, prefix: str) -> list[str]:
-            found = super().list(prefix)
+        def list(self, prefix: str, *, is_finished: bool = True) -> list[str]:
+            found = super().list(prefix, is_finished=is_finished)
             if prefix.endswith("objects") and not slept:
                 slept.append(True)
                 scene.first.take_over()
