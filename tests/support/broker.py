@@ -146,6 +146,10 @@ class JarBroker(Broker):
     def pause(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # The signal only asks: on a busy machine threads answer requests for a while after it was sent.
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        if tasks.exists():
+            _wait_until(lambda: all(_is_stopped(task) for task in tasks.iterdir()), "the broker to stop", self._tail)
 
     def resume(self) -> None:
         assert self._process is not None
@@ -184,6 +188,14 @@ class JarBroker(Broker):
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-4_000:]
+
+
+def _is_stopped(task: Path) -> bool:
+    try:
+        return "\nState:\tT" in (task / "status").read_text()
+    except FileNotFoundError:
+        # The thread has ended meanwhile.
+        return True
 
 
 class DockerBroker(Broker):
