@@ -51,6 +51,7 @@ async def full_load(server: Server, data: DataSet) -> list[Row]:
 async def queries(server: Server, data: DataSet, *, seconds: float, ef: int) -> list[Row]:
     """Ask over 1 and 16 connections, against the bare program on one graph with the same parameters."""
     truth = true_neighbours(data.vectors, data.queries, 10)
+    await work.quiet(server.port)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "graph")
         index, _ = await asyncio.to_thread(baseline.build, data.vectors, threads=2)

@@ -85,6 +85,17 @@ async def settled(port: int, rows: int, *, tail_rows_max: int, seconds_max: floa
     raise TimeoutError(f"{rows} rows did not settle: {now}")
 
 
+async def quiet(port: int, *, seconds: float = 25, seconds_max: float = 400) -> None:
+    """Wait until no merge has committed for `seconds`: the graphs of a quiet partition are joined by then."""
+    began = changed = time.perf_counter()
+    last: list[int] = []
+    while time.perf_counter() - changed < seconds and time.perf_counter() - began < seconds_max:
+        now = [part["snapshotVersion"] for part in (await stats(port))["freshness"]["partitions"]]
+        if now != last:
+            last, changed = now, time.perf_counter()
+        await asyncio.sleep(1)
+
+
 async def ask(port: int, queries: np.ndarray, *, connections: int, seconds: float, top_k: int = 10) -> list[float]:
     """Query for `seconds` over `connections`; return the latency of every answer in seconds."""
     encoded = [orjson.dumps({"vector": query, "topK": top_k}, option=orjson.OPT_SERIALIZE_NUMPY) for query in queries]
