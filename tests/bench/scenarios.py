@@ -20,6 +20,10 @@ from tests.bench.server import Server, free_port, running
 from tests.bench.work import PREFIX, Row, percentiles
 
 
+# A quiet partition joins its graphs and collects what has grown older than the grace period (60 s), then it rests.
+_REST_SECONDS = 100
+
+
 async def full_load(server: Server, data: DataSet) -> list[Row]:
     """Load everything over REST until it is in graphs, against bare hnswlib with the builder's thread count."""
     rows = len(data.vectors)
@@ -139,8 +143,8 @@ async def write_to_visible(server: Server, data: DataSet, *, seconds: float, tar
 
 
 async def idle(server: Server, *, seconds: float) -> list[Row]:
-    """Measure the processor time of a server that nobody talks to."""
-    await asyncio.sleep(15)
+    """Measure the processor time of a server that nobody talks to, once merges and collections have come to rest."""
+    await asyncio.sleep(_REST_SECONDS)
     before = server.cpu_seconds()
     await asyncio.sleep(seconds)
     share = (server.cpu_seconds() - before) / seconds
