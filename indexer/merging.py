@@ -189,8 +189,8 @@ class Merges:
         old = snapshot.table
         table = SegmentTable(
             tuple(entries),
-            _listed(old.namespaces, ref, bool(namespaces)),
-            _listed(old.dead_letters, ref, bool(letters)),
+            _listed(old.namespaces, ref, namespaces, told=any(changes.namespaces for changes in read)),
+            _listed(old.dead_letters, ref, letters, told=any(changes.dead_letters for changes in read)),
             ref if outcomes else None,
         )
         return table, ref
@@ -220,10 +220,15 @@ class Merges:
         return tuple(item for item in every if item.time_ms >= oldest_ms)
 
 
-def _listed(old: tuple[ObjectRef, ...], ref: ObjectRef | None, used: bool) -> tuple[ObjectRef, ...]:  # noqa: FBT001
-    if ref is None or not used:
-        return old
-    return (ref,) if len(old) >= _LISTED_MAX else (*old, ref)
+def _listed(
+    old: tuple[ObjectRef, ...], ref: ObjectRef | None, rows: Sequence[object], *, told: bool
+) -> tuple[ObjectRef, ...]:
+    """Return the objects with rows of one kind, where `rows` are what `ref` holds of it.
+
+    Where the rolled deltas `told` something and the list is full, `rows` are all there are, even if that is none.
+    """
+    own = (ref,) if ref is not None and rows else ()
+    return own if told and len(old) >= _LISTED_MAX else (*old, *own)
 
 
 def _with_changes(entry: SegmentEntry, view: SegmentView | None, ref: ObjectRef | None) -> SegmentEntry:

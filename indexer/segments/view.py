@@ -14,14 +14,14 @@ from pyroaring import BitMap
 
 from indexer.segments.reader import SegmentReader, Slice
 from indexer.segments.scoring import gather_pays, ranks, top_rows
-from schemas.changes import SegmentChanges
+from schemas.changes import Patch, SegmentChanges
 from schemas.filters import Filter
 from schemas.indexes import Metric
 from schemas.manifest import DeltaRef, SegmentEntry
 from schemas.metadata import merge_metadata
 from schemas.records import Record
 
-__all__ = ["AppliedPatch", "SearchQuery", "SegmentView"]
+__all__ = ["AppliedPatch", "SearchQuery", "SegmentView", "applied_patch"]
 
 # Candidates that a graph walk scores in the time an exact scan scores one row, both measured at 384 dimensions:
 # 6 us a candidate against 0.25 us a gathered row.
@@ -47,6 +47,12 @@ class AppliedPatch:
     rows: BitMap
     document: Mapping[str, object]
     encoded: bytes
+
+
+def applied_patch(patch: Patch) -> AppliedPatch:
+    """Return a patch decoded."""
+    document = orjson.loads(patch.set_metadata)
+    return AppliedPatch(patch.offset, BitMap.deserialize(patch.rows), document, patch.set_metadata)
 
 
 class SegmentView:
@@ -112,10 +118,7 @@ class SegmentView:
             return self
         rows = changes.killed_rows[later]
         dead = self.dead | BitMap(rows.tolist())
-        applied = tuple(
-            AppliedPatch(p.offset, BitMap.deserialize(p.rows), orjson.loads(p.set_metadata), p.set_metadata)
-            for p in patches
-        )
+        applied = tuple(map(applied_patch, patches))
         kept = SegmentChanges(changes.segment_id, rows, changes.killed_offsets[later], tuple(patches))
         return SegmentView(self.reader, self.source, dead, (*self.changes, kept), self.patches + applied)
 

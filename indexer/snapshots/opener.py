@@ -7,18 +7,19 @@ changes with offsets from there on, whichever objects they lie in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import orjson
 from pyroaring import BitMap
 
 from indexer.segments.container import Container
 from indexer.segments.hnsw import Graph, GraphOptions
 from indexer.segments.reader import SegmentReader
-from indexer.segments.view import SegmentView
+from indexer.segments.view import SegmentView, applied_patch
 from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store
-from schemas.changes import Changes, NamespaceRow, Outcome, SegmentChanges, decode_changes, merge_namespaces
+from schemas.changes import Changes, NamespaceRow, Outcome, Patch, SegmentChanges, decode_changes, merge_namespaces
 from schemas.errors import CorruptData
 from schemas.indexes import IndexSpec
 from schemas.manifest import DeltaRef, Manifest, ObjectRef, SegmentEntry, SegmentTable, decode_table
@@ -80,20 +81,29 @@ class SnapshotOpener:
         for changes in news:
             for change in changes.segments:
                 building.apply(change, from_offset=old.next_offset)
-        lists = [changes.namespaces for changes in news]
-        if table is not old.table:
-            seen = {ref.name for ref in old.table.namespaces}
-            lists[:0] = [self.changes(ref, skip).namespaces for ref in table.namespaces if ref.name not in seen]
-        namespaces = old.namespaces
-        if any(lists):
-            namespaces = merge_namespaces([tuple(old.namespaces.values()), *lists])
-        _apply_floors(building, [row for rows in lists for row in rows], namespaces)
+        namespaces = self._namespaces(old, manifest, table, news, skip)
+        _apply_floors(building, _changed(old.namespaces, namespaces), namespaces)
         outcomes = self._outcomes(old, manifest, table, news, skip)
         return Snapshot(manifest, self._spec.metric, table, tuple(building.views.values()), namespaces, outcomes)
 
     def changes(self, ref: ObjectRef, trusted: frozenset[str] = frozenset()) -> Changes:
         """Read the small lists of an object."""
         return _changes_of(self._container(ref, trusted))
+
+    def _namespaces(
+        self, old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], trusted: frozenset[str]
+    ) -> Mapping[str, NamespaceRow]:
+        lists = [changes.namespaces for changes in news]
+        if table is not old.table:
+            shown = old.table.namespaces
+            if not shown or table.namespaces[: len(shown)] != shown:
+                # The lists may have been written anew since, without namespaces that are gone: `old` is no help.
+                refs = [*table.namespaces, *(delta.object for delta in manifest.recent)]
+                return merge_namespaces([self.changes(ref, trusted).namespaces for ref in refs])
+            lists += [self.changes(ref, trusted).namespaces for ref in table.namespaces[len(shown) :]]
+        if not any(lists):
+            return old.namespaces
+        return merge_namespaces([tuple(old.namespaces.values()), *lists])
 
     def _outcomes(
         self, old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], trusted: frozenset[str]
@@ -201,28 +211,48 @@ def _changes_of(container: Container) -> Changes:
 
 
 def fold_changes(segment_id: int, changes: Iterable[SegmentChanges], *, from_offset: int = 0) -> SegmentChanges:
-    """Return one `SegmentChanges` that says what `changes` say, from an offset on."""
+    """Return one `SegmentChanges` that says what `changes` say, from an offset on.
+
+    Patches that later ones cover are left out, so that it grows with the rows of the segment, not with its history.
+    """
     items = list(changes)
     rows = np.concatenate([item.killed_rows for item in items] or [np.empty(0, np.uint32)])
     offsets = np.concatenate([item.killed_offsets for item in items] or [np.empty(0, np.int64)])
     rows, offsets = rows[offsets >= from_offset], offsets[offsets >= from_offset]
     order = np.argsort(rows, kind="stable")
     patches = {(p.offset, p.rows): p for item in items for p in item.patches if p.offset >= from_offset}
-    return SegmentChanges(
-        segment_id, rows[order], offsets[order], tuple(sorted(patches.values(), key=lambda patch: patch.offset))
-    )
+    return SegmentChanges(segment_id, rows[order], offsets[order], _uncovered(patches.values()))
+
+
+def _uncovered(patches: Iterable[Patch]) -> tuple[Patch, ...]:
+    """Return the patches in offset order, without those rows of which later ones set every field again."""
+    covered: dict[str, BitMap] = {}
+    kept: list[Patch] = []
+    for patch in sorted(patches, key=lambda item: item.offset, reverse=True):
+        rows = BitMap.deserialize(patch.rows)
+        fields = list(orjson.loads(patch.set_metadata))
+        left = rows - BitMap.intersection(*(covered.get(field, BitMap()) for field in fields))
+        for field_name in fields:
+            covered[field_name] = covered.get(field_name, BitMap()) | rows
+        if left:
+            kept.append(patch if len(left) == len(rows) else replace(patch, rows=left.serialize()))
+    return tuple(reversed(kept))
 
 
 def replace_source(view: SegmentView, entry: SegmentEntry) -> SegmentView:
     """Return the view under a new mention, with its history folded into one item, so that it stays bounded."""
-    folded = view.named(entry)
-    if len(view.changes) > 1:
-        folded.changes = (fold_changes(entry.segment_id, view.changes),)
-    return folded
+    if len(view.changes) <= 1:
+        return view.named(entry)
+    folded = fold_changes(entry.segment_id, view.changes)
+    return SegmentView(view.reader, entry, view.dead, (folded,), tuple(map(applied_patch, folded.patches)))
 
 
 def _records_name(source: SegmentEntry | DeltaRef) -> str:
     return source.records.name if isinstance(source, SegmentEntry) else source.object.name
+
+
+def _changed(old: Mapping[str, NamespaceRow], new: Mapping[str, NamespaceRow]) -> list[NamespaceRow]:
+    return [] if new is old else [row for name, row in new.items() if old.get(name) is not row]
 
 
 def _apply_floors(building: _Building, changed: Iterable[NamespaceRow], namespaces: Mapping[str, NamespaceRow]) -> None:
@@ -233,10 +263,9 @@ def _apply_floors(building: _Building, changed: Iterable[NamespaceRow], namespac
             if row is not None and row.floor:
                 _bury(building, number, row)
     for row in changed:
-        newest = namespaces[row.name]
-        if newest.floor:
+        if row.floor:
             for number in building.views:
-                _bury(building, number, newest)
+                _bury(building, number, row)
 
 
 def _bury(building: _Building, number: int, row: NamespaceRow) -> None:
