@@ -19,7 +19,6 @@ from tests.bench.data import DataSet, true_neighbours
 from tests.bench.server import Server, free_port, running
 from tests.bench.work import PREFIX, Row, percentiles
 
-
 # A quiet partition joins its graphs and collects what has grown older than the grace period (60 s), then it rests.
 _REST_SECONDS = 100
 
