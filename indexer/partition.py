@@ -40,13 +40,25 @@ class PartitionOptions:
 
 @dataclass(slots=True)
 class _Base:
-    """Where a take-over goes on from; `lost` are the manifests that show more than the log holds."""
+    """Where a take-over goes on from.
+
+    `lost` are the manifests that show more than the log holds; `highest_offset` is what anybody may have seen.
+    """
 
     snapshot: Snapshot
     lineage: int = 0
     epoch: int = 0
     unreadable: int = 0
+    highest_offset: int = 0
     lost: list[str] = field(default_factory=list)
+
+    def add(self, manifest: Manifest) -> None:
+        """Take in what a manifest says, whether it is sound or not; those of an older lineage show nothing any more."""
+        if manifest.lineage > self.lineage:
+            self.lineage, self.highest_offset = manifest.lineage, 0
+        if manifest.lineage == self.lineage:
+            self.highest_offset = max(self.highest_offset, manifest.highest_offset, manifest.next_offset)
+        self.epoch = max(self.epoch, manifest.epoch)
 
 
 class PartitionIndexer:
@@ -112,6 +124,7 @@ class PartitionIndexer:
         highest = versions[-1] if versions else 0
         base = self._newest_sound(versions, log_end, highest if seen_version is None else seen_version)
         found = base.snapshot
+        is_cut = base.highest_offset > log_end
         manifest = found.manifest
         manifest = Manifest(
             index_id=manifest.index_id,
@@ -121,7 +134,8 @@ class PartitionIndexer:
             # Each manifest that cannot be read may have begun an epoch of its own.
             epoch=base.epoch + base.unreadable + 1,
             next_offset=manifest.next_offset,
-            lineage=base.lineage + bool(base.lost),
+            lineage=base.lineage + (1 if is_cut else 0),
+            highest_offset=manifest.next_offset if is_cut else base.highest_offset,
             parent_version=found.version,
             parent_digest=manifest.self_digest,
             applied_time_ms=manifest.applied_time_ms,
@@ -264,11 +278,11 @@ class PartitionIndexer:
                 base.unreadable += 1
                 self.fallbacks += 1
                 continue
-            base.lineage, base.epoch = max(base.lineage, manifest.lineage), max(base.epoch, manifest.epoch)
+            base.add(manifest)
             below = manifest.parent_version + 1
+            if base.highest_offset > log_end and version > seen_version:
+                raise CommitConflict(f"Version {version} was published meanwhile: another worker has it.")
             if manifest.next_offset > log_end:
-                if version > seen_version:
-                    raise CommitConflict(f"Version {version} was published meanwhile: another worker has it.")
                 base.lost.append(name)
                 self.fallbacks += 1
                 continue

@@ -132,11 +132,12 @@ class Manifest:
     created_ms: int = 0
     dead_letters: int = 0
     writer: str = ""
+    highest_offset: int = 0
     self_digest: bytes = field(default=b"", compare=False)
 
     def advance(self, **changes: object) -> Manifest:
         """Return the next manifest after this one: version + 1 with this one as parent, and `changes`."""
-        return replace(
+        after = replace(
             self,
             version=self.version + 1,
             parent_version=self.version,
@@ -144,6 +145,7 @@ class Manifest:
             self_digest=b"",
             **changes,  # type: ignore[arg-type] # the field names are checked by replace itself
         )
+        return replace(after, highest_offset=max(after.highest_offset, after.next_offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ def encode_manifest(manifest: Manifest) -> tuple[Manifest, bytes]:
         created_ms=manifest.created_ms,
         dead_letters=manifest.dead_letters,
         writer=manifest.writer,
+        highest_offset=manifest.highest_offset,
     )
     for delta in manifest.recent:
         message.recent.add(
@@ -238,6 +241,7 @@ def decode_manifest(data: bytes) -> Manifest:
         created_ms=message.created_ms,
         dead_letters=message.dead_letters,
         writer=message.writer,
+        highest_offset=message.highest_offset,
         self_digest=message.self_digest,
     )
     check(manifest)

@@ -41,7 +41,7 @@ class DeltaRef(_message.Message):
     def __init__(self, segment_id: _Optional[int] = ..., object: _Optional[_Union[ObjectRef, _Mapping]] = ..., rows: _Optional[int] = ..., begin_offset: _Optional[int] = ..., next_offset: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("format", "index_id", "log_id", "lineage", "partition", "version", "epoch", "parent_version", "parent_digest", "next_offset", "applied_time_ms", "next_segment_id", "recent", "table", "created_ms", "dead_letters", "writer", "self_digest")
+    __slots__ = ("format", "index_id", "log_id", "lineage", "partition", "version", "epoch", "parent_version", "parent_digest", "next_offset", "applied_time_ms", "next_segment_id", "recent", "table", "created_ms", "dead_letters", "writer", "highest_offset", "self_digest")
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     INDEX_ID_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class Manifest(_message.Message):
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_OFFSET_FIELD_NUMBER: _ClassVar[int]
     SELF_DIGEST_FIELD_NUMBER: _ClassVar[int]
     format: int
     index_id: str
@@ -77,8 +78,9 @@ class Manifest(_message.Message):
     created_ms: int
     dead_letters: int
     writer: str
+    highest_offset: int
     self_digest: bytes
-    def __init__(self, format: _Optional[int] = ..., index_id: _Optional[str] = ..., log_id: _Optional[str] = ..., lineage: _Optional[int] = ..., partition: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., parent_version: _Optional[int] = ..., parent_digest: _Optional[bytes] = ..., next_offset: _Optional[int] = ..., applied_time_ms: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., recent: _Optional[_Iterable[_Union[DeltaRef, _Mapping]]] = ..., table: _Optional[_Union[ObjectRef, _Mapping]] = ..., created_ms: _Optional[int] = ..., dead_letters: _Optional[int] = ..., writer: _Optional[str] = ..., self_digest: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, format: _Optional[int] = ..., index_id: _Optional[str] = ..., log_id: _Optional[str] = ..., lineage: _Optional[int] = ..., partition: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., parent_version: _Optional[int] = ..., parent_digest: _Optional[bytes] = ..., next_offset: _Optional[int] = ..., applied_time_ms: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., recent: _Optional[_Iterable[_Union[DeltaRef, _Mapping]]] = ..., table: _Optional[_Union[ObjectRef, _Mapping]] = ..., created_ms: _Optional[int] = ..., dead_letters: _Optional[int] = ..., writer: _Optional[str] = ..., highest_offset: _Optional[int] = ..., self_digest: _Optional[bytes] = ...) -> None: ...
 
 class SegmentEntry(_message.Message):
     __slots__ = ("segment_id", "kind", "records", "vectors", "graph", "rows", "changes", "offset_min", "offset_max", "namespace", "dead_rows", "graph_m", "graph_ef_construction", "graph_ef_search", "graph_seed")
