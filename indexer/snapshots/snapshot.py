@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
-from indexer.segments.scoring import score_of_rank
+from indexer.segments.scoring import score_of_rank, top_rows
 from indexer.segments.view import SearchQuery, SegmentView
 from schemas.changes import NamespaceRow, Outcome
 from schemas.filters import Filter
@@ -122,16 +122,23 @@ class Snapshot:
 
         `query.vector` is float32 [dimension] of this index; an unknown namespace has no records.
         """
+        parts = [(view, *view.search(part, query, self.metric)) for view, part in self._slices(name)]
+        if not parts:
+            return []
+        ranks = np.concatenate([ranks for _, _, ranks in parts])
+        ends = np.cumsum([len(rows) for _, rows, _ in parts])
         found: list[tuple[float, bytes, SegmentView, int]] = []
-        for view, part in self._slices(name):
-            rows, ranks = view.search(part, query, self.metric)
-            reader = view.reader
-            found.extend(
-                (-rank, reader.id_bytes(row), view, row)
-                for rank, row in zip(ranks.tolist(), rows.tolist(), strict=True)
-            )
-        best = heapq.nsmallest(query.top_k, found, key=lambda item: item[:2])
-        return [Hit(key.decode(), score_of_rank(self.metric, -rank), view, row) for rank, key, view, row in best]
+        # Ids are read only of what can be among the best, ties included.
+        for at in top_rows(ranks, query.top_k).tolist():
+            number = int(np.searchsorted(ends, at, "right"))
+            view, rows, _ = parts[number]
+            row = int(rows[at - (int(ends[number - 1]) if number else 0)])
+            found.append((-float(ranks[at]), view.reader.id_bytes(row), view, row))
+        found.sort(key=lambda item: item[:2])
+        return [
+            Hit(key.decode(), score_of_rank(self.metric, -rank), view, row)
+            for rank, key, view, row in found[: query.top_k]
+        ]
 
     def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Record]:
         """Return the records of those `ids` that exist."""
