@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m tests.bench [--rows N] [--seconds S] [--kafka host:port]`. Prints a table."""
+"""Run the benchmarks: `python -m tests.bench [--rows N] [--seconds S] [--only NAMES] [--kafka host:port]`. Prints a table."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ RESULTS = Path(__file__).parent / "results" / "results.jsonl"
 EF = 200
 
 
-async def embedded(rows: int, seconds: float) -> list[Row]:
-    """Run everything on the embedded log."""
+async def embedded(rows: int, seconds: float, only: set[str]) -> list[Row]:
+    """Run what is asked for on the embedded log."""
     loaded = data.load(rows)
     print(f"data: {loaded.name}, {rows:,} rows", flush=True)
     table: list[Row] = []
     with running() as server:
         await work.create_index(server.port, loaded.vectors.shape[1])
-        for step in (
-            lambda: scenarios.full_load(server, loaded),
-            lambda: scenarios.queries(server, loaded, seconds=seconds, ef=EF),
-            lambda: scenarios.write_to_visible(server, loaded, seconds=seconds, target=(15, 60)),
-            lambda: scenarios.idle(server, seconds=seconds / 2),
-        ):
-            table += _printed(await step())
-    table += _printed(await scenarios.twenty_indexes(seconds=seconds / 2))
+        steps = {
+            "load": lambda: scenarios.full_load(server, loaded),
+            "queries": lambda: scenarios.queries(server, loaded, seconds=seconds, ef=EF),
+            "visible": lambda: scenarios.write_to_visible(server, loaded, seconds=seconds, target=(15, 60)),
+            "idle": lambda: scenarios.idle(server, seconds=seconds / 2),
+        }
+        if "load" not in only:
+            await work.load(server.port, loaded)
+            await work.settled(server.port, rows, tail_rows_max=rows // 10)
+        for name, step in steps.items():
+            if name in only:
+                table += _printed(await step())
+    if "idle" in only:
+        table += _printed(await scenarios.twenty_indexes(seconds=seconds / 2))
     return table
 
 
@@ -63,13 +69,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--only", default="load,queries,visible,idle", help="which of load,queries,visible,idle")
     parser.add_argument("--kafka", default="", help="bootstrap address; measures only write to visible on it")
     options = parser.parse_args()
     began = time.time()
     if options.kafka:
         table = asyncio.run(on_kafka(options.kafka, options.rows, options.seconds))
     else:
-        table = asyncio.run(embedded(options.rows, options.seconds))
+        table = asyncio.run(embedded(options.rows, options.seconds, set(options.only.split(","))))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
