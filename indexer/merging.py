@@ -126,13 +126,15 @@ class Merges:
         views = [view for view in snapshot.views if isinstance(view.source, SegmentEntry)]
         flat_views = [view for view in views if not view.in_graph]
         least = max(1, options.graph_rows_min // 16)
+        # Rows without dense vectors have no graph to be in.
+        candidates = flat_views if self._partition.spec.dimension else []
         self._large = {
             view.segment_id: self._large[view.segment_id]
             if view.segment_id in self._large
             else _large_namespaces(view, least)
-            for view in flat_views
+            for view in candidates
         }
-        flats = [_size(view, self._large[view.segment_id]) for view in flat_views]
+        flats = [_size(view, self._large.get(view.segment_id, {})) for view in flat_views]
         graphs = [_size(view, {}) for view in views if view.in_graph]
         plan = plan_graphs(flats, graphs, options, locked=locked)
         return plan_settling(flats, graphs, options, locked=locked) if plan is None and is_quiet else plan
