@@ -202,13 +202,16 @@ class LocalStore:
     def replace(self, name: str, data: bytes) -> None:
         """See `Store.replace`."""
         with _translated(name):
-            temporary = _temporary(self._root / name)
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             target = self._root / name
-            temporary.replace(target)
+            temporary = _temporary(target)
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
             _sync_directory(target.parent)
 
     def read(self, name: str) -> bytes:
