@@ -155,10 +155,10 @@ class PartitionMachine(RuleBasedStateMachine):
 
     # --- merging ------------------------------------------------------------------------------------------------------
 
-    @rule(lane=LANES, build=st.booleans())
-    def freeze(self, lane, build):
-        """Start a merge; it reads its inputs now or when it is committed."""
-        self.guarded(lambda: self.worker.start(lane) and build and self.worker.build(lane))
+    @rule(lane=LANES, build=st.booleans(), is_quiet=st.booleans())
+    def freeze(self, lane, build, is_quiet=True):
+        """Start a merge, also one for which a quiet moment was awaited; it reads its inputs now or at its commit."""
+        self.guarded(lambda: self.worker.start(lane, is_quiet=is_quiet) and build and self.worker.build(lane))
 
     @rule(lane=LANES)
     def commit(self, lane):
@@ -222,6 +222,9 @@ class PartitionMachine(RuleBasedStateMachine):
     def lose_log(self, kept, growth):
         """Let the log come back shorter than what was folded, and grow again with other events."""
         book = self.pipeline.book
+        if self.has_unreadable_manifest():
+            # It may be the only one that knew of a position which somebody has seen: that is one fault too many.
+            return
         book.cut(int(book.end * kept))
         lost = self.worker.snapshot.next_offset > book.end
         lineage = self.worker.snapshot.lineage
@@ -391,6 +394,10 @@ class PartitionMachine(RuleBasedStateMachine):
             if follower.reader.current.next_offset == self.pipeline.book.end:
                 return True
         return False
+
+    def has_unreadable_manifest(self) -> bool:
+        names = self.pipeline.store.list(f"{self.pipeline.prefix}/manifests")
+        return len(list(manifests_of(self.pipeline))) < len(names)
 
     def named_files(self) -> dict[str, bytes]:
         """Return all manifests, the marker, and every object that the newest manifest names."""

@@ -178,9 +178,9 @@ class Worker:
         while self.snapshot.next_offset < self.book.end:
             assert self.publish() or self.snapshot.next_offset < self.book.end
 
-    def start(self, lane: str) -> bool:
+    def start(self, lane: str, *, is_quiet: bool = False) -> bool:
         """Freeze the next merge of `lane` where none is running; return whether one is running now."""
-        job = self.merges.next_job(lane)
+        job = self.merges.next_job(lane, is_quiet=is_quiet)
         if job is not None:
             self.jobs[lane] = job
         return lane in self.jobs
@@ -209,13 +209,13 @@ class Worker:
         self.jobs.pop(lane, None)
         self._built.pop(lane, None)
 
-    def merge_all(self, rounds_max: int = 50) -> int:
+    def merge_all(self, rounds_max: int = 50, *, is_quiet: bool = False) -> int:
         """Merge until the policy wants nothing more; return how many merges that took."""
         done = 0
         for _ in range(rounds_max):
             before = done
             for lane in ("rollup", "graph"):
-                self.start(lane)
+                self.start(lane, is_quiet=is_quiet)
                 done += self.finish(lane)
             if done == before:
                 return done
