@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m tests.bench [--rows N] [--seconds S] [--only NAMES] [--kafka host:port]`. Prints a table."""
+"""Measure and print a table: `python -m tests.bench [--rows N] [--seconds S] [--only NAMES] [--kafka HOST]`."""
 
 from __future__ import annotations
 
