@@ -67,14 +67,6 @@ class Track:
     _numbers: dict[_Key, list[int]] = field(default_factory=lambda: {frozenset(): [0]})
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def copy(self) -> Track:
-        """Return another with the same past, for another future."""
-        numbers = {key: list(found) for key, found in self._numbers.items()}
-        state = (self._write, self._floor, [dict(after) for after in self._after], numbers)
-        branches = [dict(branch) for branch in self.branches]
-        past = (branches, self.token, self.acknowledged, self.is_resolvable)
-        return Track(self.writer, self.namespace, *past, *state)
-
     def begin(self, steps: Sequence[Step]) -> None:
         """Note a write that is about to be sent, as the changes that its records make."""
         with self._lock:

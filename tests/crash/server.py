@@ -82,6 +82,7 @@ class Server:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._command = ""
+        self._output_begin = 0
 
     def __enter__(self) -> Self:
         return self
@@ -96,8 +97,11 @@ class Server:
         self._command = command
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
         with self.output.open("ab") as output:
+            self._output_begin = output.tell()
+            # Where the kernel can, it ends the server when the test run dies.
+            guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, command],
+                [*guard, sys.executable, "-P", "-m", module, command],
                 cwd=_ROOT,
                 env={**kept, **self._variables, **(settings or {}), "PYTHONPATH": str(_ROOT)},
                 stdin=subprocess.DEVNULL,
@@ -126,7 +130,7 @@ class Server:
             for process in self.processes():
                 if process.role == role:
                     return process.pid
-            assert time.monotonic() < deadline, f"no process {role!r}: {self.said()}"
+            assert time.monotonic() < deadline, f"no process {role!r}: {self.said()[-3000:]}"
             time.sleep(0.01)
 
     def kill(self) -> None:
@@ -179,8 +183,8 @@ class Server:
                 except Unreachable as error:
                     last = error
                 ended = None if self._process is None else self._process.poll()
-                assert ended is None, f"the server ended with {ended}: {self.said()}"
-                assert time.monotonic() < deadline, f"{method} {path}: {last}; {self.said()}"
+                assert ended is None, f"the server ended with {ended}: {self.said()[-3000:]}"
+                assert time.monotonic() < deadline, f"{method} {path}: {last}; {self.said()[-3000:]}"
                 time.sleep(0.01)
 
     def create_index(self, name: str = INDEX, dimension: int = 4) -> None:
@@ -190,9 +194,9 @@ class Server:
         self.wait_for("POST", "/indexes", body)
 
     def said(self) -> str:
-        """Return the last of what the processes printed."""
+        """Return what the processes have printed since the last start."""
         with contextlib.suppress(FileNotFoundError):
-            return self.output.read_text(errors="replace")[-3000:]
+            return self.output.read_bytes()[self._output_begin :].decode(errors="replace")
         return ""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.workload import WorkloadOptions
 
-__all__ = ["Scenario", "scenario_of", "steps_in_code"]
+__all__ = ["Scenario", "groups_of", "scenario_of", "steps_in_code"]
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("schemas", "producer", "indexer", "query_api", "compose")
@@ -34,17 +34,17 @@ def _name_of(node: ast.expr) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How to reach a step: the greatest number of passings to wait for, and what the load and the server are like."""
+    """How to reach a step: the greatest number of passings to wait for, and what the load is like."""
 
     passings_max: int = 3
     workload: WorkloadOptions = field(default_factory=WorkloadOptions)
-    settings: Mapping[str, str] = field(default_factory=dict)
     # Whether indexes are created beside the load.
     creates: bool = False
 
 
 _OFTEN = Scenario(passings_max=100)
 _SCENARIOS = {
+    "api.before_answer": Scenario(passings_max=100),
     "append.before_answer": _OFTEN,
     "append.before_commit": _OFTEN,
     "append.after_commit": _OFTEN,
@@ -63,6 +63,14 @@ _SCENARIOS = {
     "takeover.after_manifest": Scenario(passings_max=2),
     "takeover.before_manifest": Scenario(passings_max=2),
 }
+
+
+def groups_of(steps: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the steps that one server can take one after another: those of one part of the write path."""
+    groups: dict[str, list[str]] = {}
+    for step in sorted(steps):
+        groups.setdefault(step.partition(".")[0], []).append(step)
+    return [tuple(group) for group in groups.values()]
 
 
 def scenario_of(step: str) -> Scenario:

@@ -63,7 +63,12 @@ def watch_checkpoints(data_dir: Path, seconds: float) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("step", sorted(_STEPS))
+_SOME = {"checkpoint.before_marker", "gc.unlink", "merge.before_manifest", "publish.before_manifest"}
+
+
+@pytest.mark.parametrize(
+    "step", [step if step in _SOME else pytest.param(step, marks=pytest.mark.soak) for step in sorted(_STEPS)]
+)
 def test_a_worker_that_slept_past_takeover_and_collection_is_refused(step: str, tmp_path: Path) -> None:
     """It stops at a step; another takes over and collects what it knew; then it wakes up, and nobody notices."""
     with contextlib.ExitStack() as stack:

@@ -21,7 +21,7 @@ from schemas.positions import Position, PositionToken
 from tests.crash.client import Client, Reply, Unreachable
 from tests.crash.history import Answered, Row, State, Step, Track, Violation
 
-__all__ = ["DIMENSION", "Workload", "WorkloadOptions", "answered"]
+__all__ = ["DIMENSION", "Workload", "WorkloadOptions", "answered", "state_of"]
 
 DIMENSION = 4
 _SHARED = ("alpha", "beta")
@@ -185,7 +185,8 @@ class Workload:
             for track in (track for tracks in self._tracks for track in tracks):
                 found = self._query(client, track, token)
                 track.settle(found, "after the restart, query")
-                if not track.is_resolvable:
+                deadline = time.monotonic() + _ATTEMPT_SECONDS
+                while not track.is_resolvable and time.monotonic() < deadline:
                     # What was left unknown is now past or never: say so to the log, then look again.
                     self._stamps[track.writer] += 1
                     self._write(client, track, self._upsert(track, [0], self._stamps[track.writer], 0))
@@ -244,7 +245,7 @@ class Workload:
         if track.is_resolvable:
             reply = self._read(client, track, track.token, 5_000)
             if reply.status == 200:
-                track.settle(_state(reply.body["matches"]), "a writer's read")
+                track.settle(state_of(reply.body["matches"]), "a writer's read")
 
     def _read_on(self, number: int) -> None:
         rng, reader = self._rngs[self._options.writers + number], self._readers[number]
@@ -266,7 +267,7 @@ class Workload:
                 low = reader.lows.get(id(track), 0)
                 if demand is not None and demand.token is not None:
                     low = max(low, demand.floor)
-                reader.lows[id(track)] = track.check(_state(reply.body["matches"]), low, f"reader {number}")
+                reader.lows[id(track)] = track.check(state_of(reply.body["matches"]), low, f"reader {number}")
                 reader.check_token(reply.token, f"reader {number}")
 
     # -- requests
@@ -330,7 +331,7 @@ class Workload:
 
     def _query(self, client: Client, track: Track, token: str | None) -> State:
         reply = _insist(lambda: self._read(client, track, token, 10_000))
-        return _state(reply.body["matches"])
+        return state_of(reply.body["matches"])
 
     def _ask(self, client: Client, method: str, path: str, body: object, token: str | None) -> Reply:
         headers = _at_least(token, 10_000)
@@ -340,7 +341,7 @@ class Workload:
         ids = [f"w{track.writer}-{slot}" for slot in range(self._options.ids)]
         query = urlencode([("namespace", track.namespace), *(("ids", i) for i in ids)])
         reply = self._ask(client, "GET", f"/vectors/fetch?{query}", None, token)
-        fetched = _state(list(reply.body["vectors"].values()))
+        fetched = state_of(list(reply.body["vectors"].values()))
         if fetched != found:
             raise Violation(f"fetch and query differ in {track.namespace!r}: {fetched} and {found}")
         query = urlencode([("namespace", track.namespace), ("prefix", f"w{track.writer}-")])
@@ -385,7 +386,7 @@ def _vector(writer: int, slot: int, stamp: int) -> list[int]:
     return [stamp, writer, slot, 1]
 
 
-def _state(records: Sequence[dict[str, Any]]) -> dict[str, Row]:
+def state_of(records: Sequence[dict[str, Any]]) -> dict[str, Row]:
     """Return the records of an answer as a state. Raises `Violation` for a record of two writes, or a double one."""
     state: dict[str, Row] = {}
     for record in records:
