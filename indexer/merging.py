@@ -81,6 +81,7 @@ class Merges:
             deltas,
         )
         self._running[lane] = job
+        self._partition.step("merge.after_freeze")
         return job
 
     def abandon(self, lane: str) -> None:

@@ -290,6 +290,7 @@ class LocalStore:
         directories: set[Path] = set()
         for name in names:
             target = self._root / name
+            self._step("store.before_sync")
             with _translated(name):
                 _sync_file(target)
             directory = target.parent
@@ -297,6 +298,7 @@ class LocalStore:
                 directories.add(directory)
                 directory = directory.parent
         for directory in sorted(directories, reverse=True):
+            self._step("store.before_directory_sync")
             with _translated(str(directory)):
                 _sync_directory(directory)
 
