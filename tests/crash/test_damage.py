@@ -251,7 +251,7 @@ def test_turned_bit_of_a_checkpoint_marker_is_found(pipeline):
 def test_merge_does_not_launder_damage(ground, pipeline):
     """What a merge reads is verified again: otherwise its output would carry the damage under a digest of its own."""
     worker = pipeline.worker()
-    for ref in (*ground.objects["delta"], *ground.objects["records"], *ground.objects["vectors"]):
+    for ref in (*ground.objects["records"], *ground.objects["vectors"]):
         path = pipeline.root / ref.name
         data = bytearray(path.read_bytes())
         container = Container(memoryview(bytes(data)))
@@ -261,6 +261,9 @@ def test_merge_does_not_launder_damage(ground, pipeline):
     pipeline.book.append_all("books", upserts(_IDS[:20], 40))
     worker.publish()
     assert worker.start("rollup")
+    assert any(
+        ref.name == item.records.name for item in worker.jobs["rollup"].inputs for ref in ground.objects["records"]
+    )
     with pytest.raises(CorruptData):
         worker.finish("rollup")
     assert_whole(worker.snapshot, pipeline)
@@ -311,9 +314,38 @@ def test_lost_log_is_not_remembered_by_a_fallback(tmp_path):
     assert_whole(recovered.snapshot, pipeline)
 
 
+def test_fallback_goes_back_along_parents(tmp_path):
+    """Manifests that a take-over passed over stay so for the next one, even where it died before setting them aside."""
+
+    def die(step: str) -> None:
+        if step == "takeover.after_manifest":
+            raise KeyboardInterrupt
+
+    pipeline = Pipeline(tmp_path, spec_of())
+    book, worker = pipeline.book, pipeline.worker()
+    for first in (0, 10, 20):
+        book.append_all("films", upserts(_IDS[first : first + 10], first))
+        worker.publish()
+    book.cut(12)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.worker(die)
+    again = pipeline.worker()
+    for first in (30, 40):
+        book.append_all("films", upserts(_IDS[first : first + 10], first))
+        again.publish()
+    assert book.end > worker.snapshot.next_offset
+    for delta in again.snapshot.manifest.recent:
+        (tmp_path / delta.object.name).write_bytes(b"torn")
+    recovered = pipeline.worker()
+    assert recovered.snapshot.lineage == 1
+    assert_whole(recovered.snapshot, pipeline)
+    recovered.catch_up()
+    assert_whole(recovered.snapshot, pipeline)
+
+
 @pytest.mark.parametrize("what", ["manifest", "delta"])
-def test_fallback_goes_back_along_parents(tmp_path, what):
-    """Manifests that a take-over passed over stay passed over when the next one falls back too."""
+def test_damage_after_the_log_was_cut_keeps_the_lineage(tmp_path, what):
+    """Old positions stay refused when the first state of a new lineage is damaged."""
     pipeline = Pipeline(tmp_path, spec_of())
     book, worker = pipeline.book, pipeline.worker()
     for first in (0, 10, 20):
