@@ -42,7 +42,7 @@ def test_nothing_is_lost_when_a_process_dies_at_a_step(
 
 def test_nothing_is_lost_when_processes_and_broker_die_at_random_moments(tmp_path: Path, private_kafka: Broker) -> None:
     """API, indexer, builder, all of them, or the broker, under eight writers and two readers."""
-    kill_at_random(tmp_path, kills=12, seed=2, broker=private_kafka)
+    kill_at_random(tmp_path, kills=8, seed=2, broker=private_kafka)
 
 
 @pytest.mark.soak
