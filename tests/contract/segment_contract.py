@@ -18,8 +18,8 @@ from schemas.filters import parse_filter
 from schemas.indexes import Metric
 from schemas.operations import Delete, Event, Update, Upsert
 from tests.model.checks import Query, assert_search, assert_shows
-from tests.model.oracle import Oracle
-from tests.support.builders import dense, metadata, sparse, spec_of, update, update_where, upserts
+from tests.model.oracle import Oracle, score
+from tests.support.builders import dense, metadata, sparse, spec_of, update, update_where, upsert, upserts
 from tests.support.driver import Pipeline, Worker
 
 __all__ = ["SegmentContract"]
@@ -98,6 +98,18 @@ class SegmentContract:
         for top_k in (1, 10, 150):
             for number in range(200, 210):
                 assert_search(snapshot, state, "films", Query(dense(number), top_k, where))
+
+    def test_filter_that_matches_only_what_is_far_from_the_query_costs_no_hit(self, pipeline, fill, metric):
+        """A filter may be anti-correlated with the query: the walk goes on until enough that match are found."""
+        query = dense(220)
+        scores = {number: score(metric, dense(number), query) for number in range(len(_IDS))}
+        ranked = sorted(scores, key=scores.get, reverse=metric is not Metric.EUCLIDEAN)
+        far = set(ranked[-12:])
+        fill([upsert(key, number, {"far": number in far, "n": 1}) for number, key in enumerate(_IDS)])
+        snapshot = pipeline.fresh_snapshot()
+        state = Oracle(pipeline.book).at(snapshot.next_offset)
+        for top_k in (1, 5, 12, 20):
+            assert_search(snapshot, state, "films", Query(query, top_k, {"far": True}))
 
     def test_kills_and_patches_are_seen_at_once(self, pipeline, fill):
         """A row that died is never found again, one that was patched is found by its new metadata."""

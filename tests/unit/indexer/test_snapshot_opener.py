@@ -98,10 +98,13 @@ def test_namespace_deleted_and_made_again_while_a_follower_slept_shows_only_new_
 def test_deletion_of_a_namespace_while_its_rows_are_merged_kills_the_merged_rows(pipeline):
     """A merge knows nothing of what was deleted since it was frozen: its output is buried when it is opened."""
     worker, reader = pipeline.worker(), pipeline.follower()
-    for first in (0, 10, 20):
+    for first in (0, 0, 0, 0, 10, 20):
         pipeline.book.append_all("books", upserts(_IDS[first : first + 10], first))
         worker.publish()
+        if first == 0:
+            worker.merge_all()
     reader.refresh()
+    assert worker.snapshot.table.namespaces, "the namespace is not new to this table"
     assert worker.start("rollup")
     pipeline.book.append("books", DeleteNamespace(keep=True))
     pipeline.book.append_all("books", upserts(_IDS[:1], 50))
