@@ -81,7 +81,7 @@ def recover(server: Server, workload: Workload, *, writes: int = 30) -> None:
     workload.start()
     workload.wait_for(writes)
     workload.stop()
-    workload.verify()
+    workload.verify(is_restarted=False)
 
 
 def _server(folder: Path, broker: Broker | None) -> Server:
@@ -142,4 +142,4 @@ def kill_at_random(folder: Path, *, kills: int, seed: int, broker: Broker | None
                     kill(process.pid)
             workload.wait_for(20)
         workload.stop()
-        workload.verify()
+        workload.verify(is_restarted=False)
