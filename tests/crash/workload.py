@@ -1,8 +1,7 @@
 """Writers and readers that know what they may see, and the comparison of everything afterwards.
 
-Every record is owned by one writer. Its vector carries the number of the write that gave it, its metadata too, so a
-record put together from two writes shows. Some namespaces are shared by all writers, and each writer has one that it
-also empties and deletes.
+Every record is owned by one writer. Some namespaces are shared by all writers, and each writer has one that it also
+empties and deletes.
 """
 
 from __future__ import annotations
@@ -12,20 +11,19 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from schemas.positions import Position, PositionToken
 from tests.crash.client import Client, Reply, Unreachable
-from tests.crash.history import Answered, Row, State, Step, Track, Violation
+from tests.crash.history import Answered, State, Track, Violation
+from tests.crash.writes import Target, Write, make_write, state_of, upsert
 
-__all__ = ["DIMENSION", "Workload", "WorkloadOptions", "answered", "state_of"]
+__all__ = ["Workload", "WorkloadOptions", "answered"]
 
-DIMENSION = 4
 _SHARED = ("alpha", "beta")
-_TAGS = 4
 _ATTEMPT_SECONDS = 40.0
 
 
@@ -38,54 +36,6 @@ class WorkloadOptions:
     ids: int = 24
     pause_seconds: float = 0.004
     filling_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A request, and what it does to the writer's records if it is carried out."""
-
-    method: str
-    path: str
-    body: dict[str, Any] | None
-    steps: Sequence[Step]
-    # Records that it should say it matched, as a function of the state before.
-    matched: Callable[[State], int] | None = None
-
-
-def _put(name: str, row: Row) -> Step:
-    return lambda state: state.__setitem__(name, row)
-
-
-def _remove(name: str) -> Step:
-    def step(state: dict[str, Row]) -> None:
-        state.pop(name, None)
-
-    return step
-
-
-def _change(name: str, **fields: int) -> Step:
-    def step(state: dict[str, Row]) -> None:
-        if name in state:
-            state[name] = replace(state[name], **fields)
-
-    return step
-
-
-def _mark_where(tag: int, mark: int) -> Step:
-    def step(state: dict[str, Row]) -> None:
-        for name, row in state.items():
-            if row.tag == tag:
-                state[name] = replace(row, mark=mark)
-
-    return step
-
-
-def _remove_where(tag: int) -> Step:
-    def step(state: dict[str, Row]) -> None:
-        for name in [name for name, row in state.items() if row.tag == tag]:
-            del state[name]
-
-    return step
 
 
 def answered(reply: Reply) -> Answered:
@@ -195,7 +145,8 @@ class Workload:
                 while not track.is_resolvable and time.monotonic() < deadline:
                     # What was left unknown is now past or never: say so to the log, then look again.
                     self._stamps[track.writer] += 1
-                    self._write(client, track, self._upsert(track, [0], self._stamps[track.writer], 0))
+                    target = Target(track.writer, track.namespace, self._stamps[track.writer])
+                    self._write(client, track, upsert(target, [0], 0))
                     found = self._query(client, track, track.token)
                     track.settle(found, "a read after one more write")
                 self._verify_ids(client, track, token, found)
@@ -242,7 +193,7 @@ class Workload:
                     with contextlib.suppress(Unreachable):
                         self._resolve(client, track)
 
-    def _write(self, client: Client, track: Track, write: _Write) -> None:
+    def _write(self, client: Client, track: Track, write: Write) -> None:
         before = track.only()
         track.begin(write.steps)
         try:
@@ -294,55 +245,11 @@ class Workload:
 
     # -- requests
 
-    def _make(self, rng: random.Random, track: Track) -> _Write:
-        writer, namespace = track.writer, track.namespace
-        self._stamps[writer] += 1
-        stamp, tag = self._stamps[writer], rng.randrange(_TAGS)
+    def _make(self, rng: random.Random, track: Track) -> Write:
+        self._stamps[track.writer] += 1
+        target = Target(track.writer, track.namespace, self._stamps[track.writer], self._options.filling_bytes)
         slots = rng.sample(range(self._options.ids), rng.randint(1, 8))
-        ids = [f"w{writer}-{slot}" for slot in slots]
-        where = {"owner": writer, "tag": tag}
-        match rng.choices(range(7), (40, 12, 6, 12, 10, 10, 4 if namespace not in _SHARED else 0))[0]:
-            case 0:
-                return self._upsert(track, slots, stamp, tag)
-            case 1:
-                body = {"id": ids[0], "values": _vector(writer, slots[0], stamp), "setMetadata": {"stamp": stamp}}
-                return _Write(
-                    "POST", "/vectors/update", body | {"namespace": namespace}, [_change(ids[0], stamp=stamp)]
-                )
-            case 2:
-                body = {"id": ids[0], "namespace": namespace, "setMetadata": {"tag": tag}}
-                return _Write("POST", "/vectors/update", body, [_change(ids[0], tag=tag)])
-            case 3:
-                body = {"ids": ids, "namespace": namespace}
-                return _Write("POST", "/vectors/delete", body, [_remove(i) for i in ids])
-            case 4:
-                body = {"filter": where, "namespace": namespace, "setMetadata": {"mark": stamp}}
-
-                def matched(state: State) -> int:
-                    return sum(row.tag == tag for row in state.values())
-
-                return _Write("POST", "/vectors/update", body, [_mark_where(tag, stamp)], matched)
-            case 5:
-                return _Write(
-                    "POST", "/vectors/delete", {"filter": where, "namespace": namespace}, [_remove_where(tag)]
-                )
-            case _ if stamp % 2:
-                everything = {"deleteAll": True, "namespace": namespace}
-                return _Write("POST", "/vectors/delete", everything, [dict.clear])
-            case _:
-                return _Write("DELETE", f"/namespaces/{namespace}", None, [dict.clear])
-
-    def _upsert(self, track: Track, slots: Sequence[int], stamp: int, tag: int) -> _Write:
-        metadata: dict[str, Any] = {"owner": track.writer, "tag": tag, "stamp": stamp, "mark": 0}
-        if self._options.filling_bytes:
-            metadata["filling"] = "x" * self._options.filling_bytes
-        ids = [f"w{track.writer}-{slot}" for slot in slots]
-        records = [
-            {"id": name, "values": _vector(track.writer, slot, stamp), "metadata": metadata}
-            for name, slot in zip(ids, slots, strict=True)
-        ]
-        steps = [_put(name, Row(stamp, 0, tag)) for name in ids]
-        return _Write("POST", "/vectors/upsert", {"namespace": track.namespace, "vectors": records}, steps)
+        return make_write(rng, target, slots, is_own=track.namespace not in _SHARED)
 
     def _read(self, client: Client, track: Track, token: str | None, wait_ms: int) -> Reply:
         body: dict[str, Any] = {"namespace": track.namespace, "vector": [1, 0, 0, 0], "topK": 10_000}
@@ -402,22 +309,3 @@ def _insist(attempt: Callable[[], Reply]) -> Reply:
 
 def _at_least(token: str | None, wait_ms: int) -> dict[str, str]:
     return {} if token is None else {"x-freshet-at-least": token, "x-freshet-wait-ms": str(wait_ms)}
-
-
-def _vector(writer: int, slot: int, stamp: int) -> list[int]:
-    return [stamp, writer, slot, 1]
-
-
-def state_of(records: Sequence[dict[str, Any]]) -> dict[str, Row]:
-    """Return the records of an answer as a state. Raises `Violation` for a record of two writes, or a double one."""
-    state: dict[str, Row] = {}
-    for record in records:
-        name, metadata = record["id"], record["metadata"]
-        writer, slot = name[1:].split("-")
-        values = [int(value) for value in record["values"]]
-        if values != _vector(int(writer), int(slot), int(metadata["stamp"])):
-            raise Violation(f"record {name} has the vector {values} and the metadata {metadata}: not of one write")
-        if name in state:
-            raise Violation(f"record {name} stands twice in one answer")
-        state[name] = Row(values[0], int(metadata["mark"]), int(metadata["tag"]))
-    return state

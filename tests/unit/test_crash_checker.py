@@ -9,7 +9,8 @@ import pytest
 
 from tests.crash.client import Reply
 from tests.crash.history import Answered, Row, Step, Track, Violation
-from tests.crash.workload import answered, state_of
+from tests.crash.workload import answered
+from tests.crash.writes import state_of
 
 
 def put(name: str, stamp: int) -> Step:
