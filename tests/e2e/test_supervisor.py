@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -51,7 +52,8 @@ def test_killed_child_comes_back_and_nothing_is_lost(server, victim):
     os.kill(before[victim], signal.SIGKILL)
     wait_until(lambda: server.children().get(victim, before[victim]) != before[victim])
     wait_until(server.is_ready)
-    assert total(server) == 50
+    # Durable when answered; visible once the indexer, which may be the one that was killed, has folded it.
+    wait_until(lambda: total(server) == 50)
     upsert(server, 10, begin=50)
     wait_until(lambda: total(server) == 60)
     other = {"serve": "index", "index": "serve"}[victim]
@@ -75,7 +77,9 @@ def test_everything_killed_at_once_loses_nothing(server):
     server.call("POST", "/indexes", DEMO)
     upsert(server, 100)
     for pid in (server.process.pid, *server.children().values()):
-        os.kill(pid, signal.SIGKILL)
+        # The kernel ends the children with their parent, perhaps before we do.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     server.process.wait()
     server.start()
     assert total(server) == 100
