@@ -182,6 +182,17 @@ class PartitionMachine(RuleBasedStateMachine):
             self.write(batch, 0, publish=True)
             self.commit(lane)
 
+    @rule(batches=st.lists(WRITES, min_size=3, max_size=4), more=WRITES, query=QUERIES)
+    def roll_up(self, batches, more, query):
+        """Publish a few times, roll it up while one more is published, and look at it with new eyes."""
+        for writes in batches:
+            self.write(writes, 0, publish=True)
+        self.freeze("rollup", build=True)
+        self.write(more, 0, publish=True)
+        self.commit("rollup")
+        self.replace_follower(1)
+        self.assert_follower(self.followers[1], query)
+
     # --- dying, and being replaced ------------------------------------------------------------------------------------
 
     @rule()
@@ -218,7 +229,7 @@ class PartitionMachine(RuleBasedStateMachine):
         self.check()
 
     @rule(kept=st.floats(0, 1), growth=WRITES)
-    @precondition(lambda self: self.turn % 3 == 0)
+    @precondition(lambda self: self.turn % 2 == 0)
     def lose_log(self, kept, growth):
         """Let the log come back shorter than what was folded, and grow again with other events."""
         book = self.pipeline.book
@@ -316,7 +327,7 @@ class PartitionMachine(RuleBasedStateMachine):
 
     # Rules are drawn evenly: what makes a partition grow comes up more often than what makes it begin again.
     write_more, write_on, load_more, load_on = write, write, load, load
-    overlap_more, overlap_on, freeze_more, commit_more = overlap, overlap, freeze, commit
+    overlap_more, roll_up_more, freeze_more, commit_more = overlap, roll_up, freeze, commit
     follow_more, walk_more = follow, walk_page
 
     # --- how it is driven and checked ---------------------------------------------------------------------------------
