@@ -104,7 +104,8 @@ class SegmentContract:
         query = dense(220)
         scores = {number: score(metric, dense(number), query) for number in range(len(_IDS))}
         ranked = sorted(scores, key=scores.get, reverse=metric is not Metric.EUCLIDEAN)
-        far = set(ranked[-12:])
+        # One of those that match is near, so that the first walk finds some of them, but not enough.
+        far = {ranked[0], *ranked[-12:]}
         fill([upsert(key, number, {"far": number in far, "n": 1}) for number, key in enumerate(_IDS)])
         snapshot = pipeline.fresh_snapshot()
         state = Oracle(pipeline.book).at(snapshot.next_offset)

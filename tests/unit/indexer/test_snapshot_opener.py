@@ -116,6 +116,29 @@ def test_deletion_of_a_namespace_while_its_rows_are_merged_kills_the_merged_rows
         assert snapshot.list_ids("books", prefix="", after=None, limit=100) == _IDS[:1]
 
 
+def test_deletion_that_was_rolled_up_before_a_graph_is_committed_kills_its_rows(pipeline):
+    """The deletion may be told by an older object than any that the merge's manifest brings."""
+    worker, reader = pipeline.worker(), pipeline.follower()
+    for first in (0, 10, 30):
+        pipeline.book.append_all("books", upserts(_IDS[first : first + 20], first))
+        worker.publish()
+    assert worker.start("rollup")
+    worker.finish("rollup")
+    assert worker.start("graph")
+    pipeline.book.append("books", DeleteNamespace(keep=True))
+    for first in (0, 1, 2):
+        pipeline.book.append_all("films", upserts(_IDS[:5], first))
+        worker.publish()
+    assert worker.start("rollup")
+    worker.finish("rollup")
+    reader.refresh()
+    worker.finish("graph")
+    reader.refresh()
+    for snapshot in (worker.snapshot, reader.current, pipeline.fresh_snapshot()):
+        assert snapshot.counts() == {"books": 0, "films": 5}
+        assert snapshot.list_ids("books", prefix="", after=None, limit=100) == []
+
+
 def test_snapshot_shares_what_has_not_changed(pipeline):
     """A publish opens its own object and nothing else."""
     worker, reader = pipeline.worker(), pipeline.follower()
