@@ -17,15 +17,15 @@ _LEAST = {
     "takeovers": 50,
     "fallbacks": 50,
     "fenced": 50,
-    "log cuts": 20,
+    "log cuts": 10,
     "rollup merges": 50,
     "graph merges": 50,
-    "graph walks": 50,
+    "graph walks": 20,
     "dead letters": 50,
     "collected": 50,
     "walks": 20,
     "followers held back": 10,
-    "damage met while running": 10,
+    "damage met while running": 5,
 }
 
 
