@@ -29,6 +29,7 @@ class IndexSpec:
 
     `dimension` is 0 for sparse indexes. `settings` is a JSON object with what the client asked for beside:
     `tags`, `deletion_protection`, `cloud`, `region` and the bodies it sent. `port` is 0 until one is assigned.
+    `recall_target` is the share of the true nearest rows that a query must find, in (0, 1].
     """
 
     name: str
@@ -39,6 +40,7 @@ class IndexSpec:
     vector_type: VectorType = VectorType.DENSE
     settings: bytes = b"{}"
     port: int = 0
+    recall_target: float = 0.95
 
     @property
     def index_id(self) -> str:

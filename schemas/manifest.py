@@ -87,6 +87,8 @@ class SegmentEntry:
     graph_ef_construction: int = 0
     graph_ef_search: int = 0
     graph_seed: int = 0
+    graph_elements: int = 0
+    graph_recall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,8 @@ def encode_table(table: SegmentTable) -> bytes:
             graph_ef_construction=entry.graph_ef_construction,
             graph_ef_search=entry.graph_ef_search,
             graph_seed=entry.graph_seed,
+            graph_elements=entry.graph_elements,
+            graph_recall=entry.graph_recall,
         )
     message.namespaces.extend(_refs(table.namespaces))
     message.dead_letters.extend(_refs(table.dead_letters))
@@ -352,6 +356,8 @@ def _entry(entry: pb.SegmentEntry) -> SegmentEntry:
         graph_ef_construction=entry.graph_ef_construction,
         graph_ef_search=entry.graph_ef_search,
         graph_seed=entry.graph_seed,
+        graph_elements=entry.graph_elements,
+        graph_recall=entry.graph_recall,
     )
 
 

@@ -83,7 +83,7 @@ class Manifest(_message.Message):
     def __init__(self, format: _Optional[int] = ..., index_id: _Optional[str] = ..., log_id: _Optional[str] = ..., lineage: _Optional[int] = ..., partition: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., parent_version: _Optional[int] = ..., parent_digest: _Optional[bytes] = ..., next_offset: _Optional[int] = ..., applied_time_ms: _Optional[int] = ..., next_segment_id: _Optional[int] = ..., recent: _Optional[_Iterable[_Union[DeltaRef, _Mapping]]] = ..., table: _Optional[_Union[ObjectRef, _Mapping]] = ..., created_ms: _Optional[int] = ..., dead_letters: _Optional[int] = ..., writer: _Optional[str] = ..., highest_offset: _Optional[int] = ..., self_digest: _Optional[bytes] = ...) -> None: ...
 
 class SegmentEntry(_message.Message):
-    __slots__ = ("segment_id", "kind", "records", "vectors", "graph", "rows", "changes", "offset_min", "offset_max", "namespace", "dead_rows", "graph_m", "graph_ef_construction", "graph_ef_search", "graph_seed")
+    __slots__ = ("segment_id", "kind", "records", "vectors", "graph", "rows", "changes", "offset_min", "offset_max", "namespace", "dead_rows", "graph_m", "graph_ef_construction", "graph_ef_search", "graph_seed", "graph_elements", "graph_recall")
     SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,8 @@ class SegmentEntry(_message.Message):
     GRAPH_EF_CONSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     GRAPH_EF_SEARCH_FIELD_NUMBER: _ClassVar[int]
     GRAPH_SEED_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_RECALL_FIELD_NUMBER: _ClassVar[int]
     segment_id: int
     kind: SegmentKind
     records: ObjectRef
@@ -114,7 +116,9 @@ class SegmentEntry(_message.Message):
     graph_ef_construction: int
     graph_ef_search: int
     graph_seed: int
-    def __init__(self, segment_id: _Optional[int] = ..., kind: _Optional[_Union[SegmentKind, str]] = ..., records: _Optional[_Union[ObjectRef, _Mapping]] = ..., vectors: _Optional[_Union[ObjectRef, _Mapping]] = ..., graph: _Optional[_Union[ObjectRef, _Mapping]] = ..., rows: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ..., offset_min: _Optional[int] = ..., offset_max: _Optional[int] = ..., namespace: _Optional[str] = ..., dead_rows: _Optional[int] = ..., graph_m: _Optional[int] = ..., graph_ef_construction: _Optional[int] = ..., graph_ef_search: _Optional[int] = ..., graph_seed: _Optional[int] = ...) -> None: ...
+    graph_elements: int
+    graph_recall: float
+    def __init__(self, segment_id: _Optional[int] = ..., kind: _Optional[_Union[SegmentKind, str]] = ..., records: _Optional[_Union[ObjectRef, _Mapping]] = ..., vectors: _Optional[_Union[ObjectRef, _Mapping]] = ..., graph: _Optional[_Union[ObjectRef, _Mapping]] = ..., rows: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ..., offset_min: _Optional[int] = ..., offset_max: _Optional[int] = ..., namespace: _Optional[str] = ..., dead_rows: _Optional[int] = ..., graph_m: _Optional[int] = ..., graph_ef_construction: _Optional[int] = ..., graph_ef_search: _Optional[int] = ..., graph_seed: _Optional[int] = ..., graph_elements: _Optional[int] = ..., graph_recall: _Optional[float] = ...) -> None: ...
 
 class SegmentTable(_message.Message):
     __slots__ = ("format", "segments", "namespaces", "dead_letters", "outcomes", "idempotency")
