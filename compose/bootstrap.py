@@ -2,8 +2,8 @@
 
 Every package is checked against a hash of the lock. The steps are repeatable and the stamp is written last, so a run
 that was interrupted is simply run again. hnswlib is compiled here, with flags that suit every processor of its family
-(its own default, `-march=native`, makes a wheel that crashes on another machine); where there is no C++ compiler, the
-one inside the `ziglang` package is used.
+(its own default, `-march=native`, makes a wheel that crashes on another machine), and so is the native engine, against
+the headers in hnswlib's source package. Where there is no C++ compiler, the one inside the `ziglang` package is used.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
-__all__ = ["BootstrapError", "compiler_variables", "lock_blocks", "main", "stamp_of"]
+__all__ = ["BootstrapError", "compiler_variables", "engine_command", "lock_blocks", "main", "stamp_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".build"
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "freshet-bootstrap"
+# The graph library is built in a cache of its own, where its source package stays: the engine needs the headers.
+LIBRARY = BUILD / "hnswlib"
+ENGINE_SOURCES = Path("indexer") / "segments" / "cpp"
+ENGINE = VENV / "lib" / "freshet" / "engine.so"
 
 # Flags for hnswlib: AVX2 (every x86-64 server since 2013) and no AVX-512; on arm64 what every 64-bit core has.
 _MARCH = {"x86_64": "x86-64-v3", "amd64": "x86-64-v3", "arm64": "armv8-a", "aarch64": "armv8-a"}
@@ -55,6 +59,7 @@ def stamp_of(root: Path) -> str:
         (root / "compose" / "bootstrap.py").read_text(),
         json.dumps([project["project"], project["build-system"]], sort_keys=True),
         f"{sys.version_info[:2]} {platform.machine()} {root}",
+        *(file.read_text() for file in sorted((root / ENGINE_SOURCES).glob("*"))),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -75,6 +80,16 @@ def compiler_variables(machine: str, *, zig_python: Path | None) -> dict[str, st
             "LDCXXSHARED": f"{zig_python} -m ziglang c++ -shared",
         }
     return variables
+
+
+def engine_command(variables: dict[str, str], compiler: str, headers: Path, root: Path = ROOT) -> list[str]:
+    """Return the command that compiles the native engine with the flags of the graph library."""
+    return [
+        *variables.get("CXX", compiler).split(),
+        *variables["CXXFLAGS"].split(),
+        *("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-isystem", str(headers)),
+        *("-o", str(ENGINE), str(root / ENGINE_SOURCES / "engine.cpp")),
+    ]
 
 
 def _say(text: str) -> None:
@@ -127,8 +142,9 @@ def _make_venv(uv: Path) -> None:
         _run(uv, "venv", "-q", "--clear", "--no-project", "--python", sys.executable, VENV, why="Making .venv")
 
 
-def _has_compiler() -> bool:
-    return any(shutil.which(name) and _answers(name, "--version") for name in _COMPILERS)
+def _compiler() -> str:
+    """Return the first compiler that runs, or nothing."""
+    return next((name for name in _COMPILERS if shutil.which(name) and _answers(name, "--version")), "")
 
 
 def _uv_settings(variables: dict[str, str]) -> Path:
@@ -139,9 +155,9 @@ def _uv_settings(variables: dict[str, str]) -> Path:
     return path
 
 
-def _install(uv: Path, blocks: dict[str, str]) -> None:
-    """Make `.venv` hold exactly the lock and this repository."""
-    zig_python = None if _has_compiler() else VENV / "bin" / "python"
+def _install(uv: Path, blocks: dict[str, str], compiler: str) -> dict[str, str]:
+    """Make `.venv` hold exactly the lock and this repository; return the variables that the compiler ran with."""
+    zig_python = None if compiler else VENV / "bin" / "python"
     pip = (uv, "pip")
     common = ("-q", "--python", VENV / "bin" / "python", "--build-constraints", LOCK)
     if zig_python is not None:
@@ -157,12 +173,33 @@ def _install(uv: Path, blocks: dict[str, str]) -> None:
         )
     wanted = BUILD / "requirements.txt"
     wanted.write_text("".join(b for name, b in blocks.items() if name != "ziglang" or zig_python is not None))
-    settings = ("--config-file", _uv_settings(compiler_variables(platform.machine(), zig_python=zig_python)))
+    variables = compiler_variables(platform.machine(), zig_python=zig_python)
+    library = BUILD / "hnswlib.txt"
+    library.write_text(blocks["hnswlib"])
+    options = ("--cache-dir", LIBRARY, "--config-file", _uv_settings(variables), "--no-deps", "--require-hashes")
     _run(
-        *(*pip, "sync", *common, *settings, "--require-hashes", "--reinstall-package", "hnswlib", wanted),
-        why="Installing the packages of requirements.lock",
+        *(*pip, "install", *common, *options, "--reinstall-package", "hnswlib", "-r", library),
+        why="Compiling the graph library",
     )
+    _run(*pip, "sync", *common, "--require-hashes", wanted, why="Installing the packages of requirements.lock")
     _run(*pip, "install", *common, "--no-deps", "-e", ".", why="Installing freshet itself")
+    return variables
+
+
+def _compile_engine(variables: dict[str, str], compiler: str) -> None:
+    """Compile the native engine. Where that fails the stock module takes its place: loudly, here and at every start."""
+    headers = next(LIBRARY.rglob("hnswalg.h"), None)
+    ENGINE.parent.mkdir(exist_ok=True)
+    ENGINE.unlink(missing_ok=True)
+    try:
+        if headers is None:
+            raise BootstrapError(
+                f"The graph library's headers are not below {LIBRARY}; delete that folder and try again."
+            )
+        _run(*engine_command(variables, compiler, headers.parent), why="Compiling the native engine")
+    except BootstrapError as error:
+        _say(str(error))
+        _say("WARNING: going on without the native engine; graphs will be searched by the slower stock module")
 
 
 def _check_hnswlib() -> None:
@@ -188,7 +225,8 @@ def main() -> int:
             blocks = lock_blocks(LOCK.read_text())
             uv = _uv(blocks)
             _make_venv(uv)
-            _install(uv, blocks)
+            compiler = _compiler()
+            _compile_engine(_install(uv, blocks, compiler), compiler)
             _check_hnswlib()
         except BootstrapError as error:
             _say(str(error))

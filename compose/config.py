@@ -186,15 +186,21 @@ class Settings(BaseSettings):
         "indexer.gc:RetentionOptions.grace_seconds", "Age below which nothing is collected.", ge=0
     )
     builders: int | None = _obeyed_by("indexer.indexer:IndexerOptions.builders", "Processes that build graphs.", ge=1)
-    graph_m: int | None = _obeyed_by("indexer.segments.hnsw:GraphOptions.m", "Links per row of a graph.", ge=2, le=128)
+    graph_m: int | None = _obeyed_by("indexer.segments.graph:GraphOptions.m", "Links per row of a graph.", ge=2, le=128)
     graph_ef_construction: int | None = _obeyed_by(
-        "indexer.segments.hnsw:GraphOptions.ef_construction", "Candidates while a graph is built.", ge=2
+        "indexer.segments.graph:GraphOptions.ef_construction", "Candidates while a graph is built.", ge=2
     )
     graph_ef_search: int | None = _obeyed_by(
-        "indexer.segments.hnsw:GraphOptions.ef_search", "Candidates while a graph is searched.", ge=2
+        "indexer.segments.graph:GraphOptions.ef_search",
+        "Candidates while a graph is searched; 0 = what the recall target needs, measured on each graph.",
+        ge=0,
     )
     graph_threads: int | None = _obeyed_by(
-        "indexer.segments.hnsw:GraphOptions.threads", "Threads that build one graph.", ge=1, le=256
+        "indexer.segments.graph:GraphOptions.threads", "Threads that build one graph.", ge=1, le=256
+    )
+    graph_engine: Literal["auto", "native", "stock"] | None = _obeyed_by(
+        "indexer.segments.graph:GraphOptions.engine",
+        "What builds and searches graphs: the native engine, the stock module, or `auto`, the first that loads.",
     )
 
     @classmethod

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from compose.config import Settings, temporary_folder
-from indexer.segments.hnsw import GraphOptions
+from indexer.segments.graph import GraphOptions
 from indexer.snapshots.reader import ReaderOptions, SnapshotReader
 from indexer.snapshots.store import LocalStore
 from producer.catalog import Catalog

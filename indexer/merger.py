@@ -6,17 +6,18 @@ Runs in a thread or in another process: it gets names and returns names and dige
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 from pyroaring import BitMap
 
+from indexer.graphs import Base, GraphJob, build_graph
 from indexer.segments.container import Container, pack
-from indexer.segments.hnsw import GraphOptions, build_graph
+from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, sections_of
 from indexer.segments.reader import SegmentReader
-from indexer.segments.rows import Rows, lay_out
+from indexer.segments.rows import Rows, Sections, lay_out
 from indexer.segments.view import AppliedPatch, SegmentView
 from indexer.snapshots.store import Store, new_object_name
 from schemas.changes import Patch
@@ -35,6 +36,7 @@ class MergeInput:
     vectors: ObjectRef
     dead: bytes
     patches: tuple[Patch, ...]
+    graph: ObjectRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class MergeJob:
     frozen_offset: int
     # Names of the recent deltas' objects that are rolled up by this merge.
     deltas: tuple[str, ...] = ()
+    # A graph with a larger share of dead elements is built anew instead of extended.
+    dead_share_max: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,17 @@ class MergeResult:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Live rows of one input with the number of their namespace among all names."""
+    """Live rows of one input with the number of their namespace among all names.
+
+    `elements` are the vectors of all its rows and of what is dead in its graph (float32 [elements, d]); `links` that
+    graph, where it has one.
+    """
 
     view: SegmentView
     rows: npt.NDArray[np.int64]
     namespace: npt.NDArray[np.int64]
+    elements: npt.NDArray[np.float32]
+    links: Links | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,7 @@ def run_merge(store: Store, job: MergeJob) -> MergeResult:
     """Merge. Raises `CorruptData` where an input is damaged, `StoreUnavailable`."""
     views = [_open(store, item) for item in job.inputs]
     names = sorted({name for view in views for name in view.reader.names})
-    sources = [_source(view, names) for view in views]
+    sources = [_source(store, item, view, names) for item, view in zip(job.inputs, views, strict=True)]
     moves = [Moves(np.full(view.reader.rows, -1, np.int32), np.zeros(view.reader.rows, np.uint32)) for view in views]
     merging = _Merging(names, sources, moves)
     outputs: list[SegmentEntry] = []
@@ -102,14 +112,14 @@ def run_merge(store: Store, job: MergeJob) -> MergeResult:
     return MergeResult(tuple(outputs), tuple(moves))
 
 
-def _open(store: Store, item: MergeInput) -> SegmentView:
+def _container(store: Store, ref: ObjectRef) -> Container:
     # A merge gives what it reads new digests: damage since it was opened would never be found again.
-    records = Container(store.open(item.records, verify=True), name=item.records.name)
-    vectors = (
-        records
-        if item.vectors == item.records
-        else Container(store.open(item.vectors, verify=True), name=item.vectors.name)
-    )
+    return Container(store.open(ref, verify=True), name=ref.name)
+
+
+def _open(store: Store, item: MergeInput) -> SegmentView:
+    records = _container(store, item.records)
+    vectors = records if item.vectors == item.records else _container(store, item.vectors)
     patches = tuple(
         AppliedPatch(p.offset, BitMap.deserialize(p.rows), orjson.loads(p.set_metadata), p.set_metadata)
         for p in item.patches
@@ -119,12 +129,13 @@ def _open(store: Store, item: MergeInput) -> SegmentView:
     return SegmentView(reader, entry, BitMap.deserialize(item.dead), (), patches)
 
 
-def _source(view: SegmentView, names: Sequence[bytes]) -> _Source:
+def _source(store: Store, item: MergeInput, view: SegmentView, names: Sequence[bytes]) -> _Source:
     number = {name: at for at, name in enumerate(names)}
     rows = np.flatnonzero(view.alive)
     own = np.searchsorted(view.reader.starts.astype(np.int64), rows, "right") - 1
     mapping = np.array([number[name] for name in view.reader.names], np.int64)
-    return _Source(view, rows, mapping[own])
+    links = None if item.graph is None else links_of(_container(store, item.graph))
+    return _Source(view, rows, mapping[own], view.reader.elements, links)
 
 
 def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int], output: int) -> SegmentEntry | None:
@@ -147,39 +158,61 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
         move.row[source_rows] = place[at : at + len(source_rows)]
         at += len(source_rows)
     spec, partition = job.spec, job.partition
-    dimension = spec.dimension
-    record_ref = store.put(new_object_name(spec.index_id, partition, "records"), pack(records, rows=total))
-    vector_ref = store.put(
-        new_object_name(spec.index_id, partition, "vectors"), pack(vectors, rows=total, dimension=dimension)
+    namespace = rows.names[0] if rows.names[0] in job.graph_namespaces else ""
+    base = _base(job, merging, output, total) if namespace else None
+    if base is not None and len(base.dead):
+        matrix = np.concatenate([np.asarray(vectors["vectors"]), base.dead])
+        vectors = {"vectors": matrix, "norms": np.einsum("ij,ij->i", matrix, matrix)}
+
+    def put(kind: str, sections: Sections, count: int, dimension: int = 0) -> ObjectRef:
+        return store.put(
+            new_object_name(spec.index_id, partition, kind), pack(sections, rows=count, dimension=dimension)
+        )
+
+    entry = SegmentEntry(
+        segment_id=0,
+        kind=GRAPH if namespace else FLAT,
+        records=put("records", records, total),
+        vectors=put("vectors", vectors, total, spec.dimension),
+        graph=None,
+        rows=total,
+        offset_min=int(rows.offsets.min()),
+        offset_max=int(rows.offsets.max()),
+        namespace=namespace,
     )
-    entry = {
-        "segment_id": 0,
-        "records": record_ref,
-        "vectors": vector_ref,
-        "rows": total,
-        "offset_min": int(rows.offsets.min()),
-        "offset_max": int(rows.offsets.max()),
-    }
-    name = rows.names[0]
-    if name not in job.graph_namespaces:
-        return SegmentEntry(kind=FLAT, graph=None, **entry)  # type: ignore[arg-type] # values as declared above
-    file = store.scratch(spec.index_id, partition)
-    try:
-        matrix = np.asarray(vectors["vectors"], np.float32)
-        build_graph(matrix, spec.metric, job.graph, file)
-        graph_ref = store.adopt(new_object_name(spec.index_id, partition, "graph"), file)
-    finally:
-        file.unlink(missing_ok=True)
-    return SegmentEntry(
-        kind=GRAPH,
-        graph=graph_ref,
-        namespace=name,
+    if not namespace:
+        return entry
+    built = build_graph(GraphJob(spec, job.graph, np.asarray(vectors["vectors"], np.float32), total, base))
+    return replace(
+        entry,
+        graph=put("graph", sections_of(built.links, built.codes), built.links.elements, spec.dimension),
         graph_m=job.graph.m,
         graph_ef_construction=job.graph.ef_construction,
-        graph_ef_search=job.graph.ef_search,
+        graph_ef_search=built.ef_search,
         graph_seed=job.graph.seed,
-        **entry,  # type: ignore[arg-type] # values as declared above
+        graph_elements=built.links.elements,
+        graph_recall=built.recall,
     )
+
+
+def _base(job: MergeJob, merging: _Merging, output: int, rows: int) -> Base | None:
+    """Return the largest graph among the inputs, to extend; None where there is none, or too much of it is dead.
+
+    What is dead in it keeps leading the way, numbered after the `rows` of the output.
+    """
+    best: Base | None = None
+    for source, move in zip(merging.sources, merging.moves, strict=True):
+        if source.links is None or source.links.m != job.graph.m:
+            continue
+        ids = np.full(len(source.elements), NO_LINK, np.uint32)
+        stays = np.flatnonzero(move.output == output)
+        ids[stays] = move.row[stays]
+        dead = np.flatnonzero(ids == NO_LINK)
+        ids[dead] = rows + np.arange(len(dead))
+        is_larger = best is None or len(stays) > len(best.ids) - len(best.dead)
+        if len(stays) and is_larger and len(dead) <= job.dead_share_max * (rows + len(dead)):
+            best = Base(source.links, ids, source.elements[dead])
+    return best
 
 
 def _gather(

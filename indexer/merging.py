@@ -79,6 +79,7 @@ class Merges:
             self._partition.options.graph,
             snapshot.next_offset,
             deltas,
+            self._partition.options.merge.dead_share_max,
         )
         self._running[lane] = job
         self._partition.step("merge.after_freeze")
@@ -265,7 +266,8 @@ def _freeze(view: SegmentView) -> MergeInput:
     records = source.records if isinstance(source, SegmentEntry) else source.object
     vectors = source.vectors if isinstance(source, SegmentEntry) else None
     patches = tuple(Patch(p.offset, p.rows.serialize(), p.encoded) for p in view.patches)
-    return MergeInput(view.segment_id, records, vectors or records, view.dead.serialize(), patches)
+    graph = source.graph if isinstance(source, SegmentEntry) else None
+    return MergeInput(view.segment_id, records, vectors or records, view.dead.serialize(), patches, graph)
 
 
 def _move(landed: SegmentChanges, moves: Moves, output: int, segment_id: int) -> SegmentChanges:

@@ -14,7 +14,7 @@ from indexer.fold import decode_records
 from indexer.memtable import Memtable
 from indexer.merge_policy import MergeOptions
 from indexer.segments.container import pack
-from indexer.segments.hnsw import GraphOptions
+from indexer.segments.graph import GraphOptions
 from indexer.segments.rows import lay_out
 from indexer.snapshots.opener import SnapshotOpener
 from indexer.snapshots.snapshot import Snapshot

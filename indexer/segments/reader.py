@@ -5,19 +5,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.filtering import SliceColumns
 from indexer.segments.container import Container
-from indexer.segments.hnsw import Graph
 from indexer.segments.rows import hash_ids
 from schemas.errors import CorruptData
 from schemas.records import Sparse
 
-__all__ = ["SegmentReader", "Slice"]
+__all__ = ["GraphReader", "SegmentReader", "Slice"]
 
 # Filter columns kept per segment, in slices: enough for the hot namespaces of one flat segment.
 _COLUMNS_KEPT_MAX = 64
@@ -34,6 +33,13 @@ class Slice:
     offset_max: int
 
 
+class GraphReader(Protocol):
+    """An opened graph; only the engine that opened it knows more."""
+
+    # Candidates that reach the recall target.
+    ef: int
+
+
 class SegmentReader:
     """Rows of one segment; see `indexer.segments.rows` for the layout."""
 
@@ -42,7 +48,7 @@ class SegmentReader:
         segment_id: int,
         records: Container,
         vectors: Container,
-        graph: Graph | None = None,
+        graph: GraphReader | None = None,
     ) -> None:
         """Read from opened containers; `vectors` may be the same one. Raises `CorruptData` where columns disagree."""
         self.segment_id = segment_id
@@ -66,13 +72,19 @@ class SegmentReader:
         self.names = _names(records)
         self._columns: dict[int, SliceColumns] = {}
         flat: npt.NDArray[np.float32] = vectors.column("vectors", "<f4")
-        # A segment without dense vectors (sparse index) has a matrix of no columns.
-        self.vectors = flat.reshape(self.rows, self.dimension if flat.size else 0)
-        self.norms: npt.NDArray[np.float32] = vectors.column("norms", "<f4")
+        # A segment without dense vectors (sparse index) has a matrix of no columns. After the rows come those elements
+        # of the graph that died before it was written.
+        self.elements = flat.reshape(-1, self.dimension) if flat.size else flat.reshape(self.rows, 0)
+        self.vectors = self.elements[: self.rows]
+        self.norms: npt.NDArray[np.float32] = vectors.column("norms", "<f4")[: self.rows]
+        self.vectors_address = self.vectors.ctypes.data
+        self.norms_address = self.norms.ctypes.data
         self._check()
 
     def _check(self) -> None:
         lengths = (len(self.hashes), len(self.order), len(self.offsets), len(self.times), len(self._id_ends) - 1)
+        if len(self.vectors) != self.rows or (self.vectors.size and len(self.norms) != self.rows):
+            raise CorruptData(f"Segment {self.segment_id}: its vectors are not those of its rows.")
         if any(length != self.rows for length in lengths) or len(self.starts) != len(self.names) + 1:
             raise CorruptData(f"Segment {self.segment_id}: its columns have different lengths.")
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from schemas.records import Sparse
 
-__all__ = ["Rows", "hash_ids", "lay_out"]
+__all__ = ["Rows", "Sections", "hash_ids", "lay_out"]
 
 Sections = dict[str, "bytes | npt.NDArray[Any]"]
 

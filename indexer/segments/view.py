@@ -13,30 +13,13 @@ import orjson
 from pyroaring import BitMap
 
 from indexer.segments.reader import SegmentReader, Slice
-from indexer.segments.scoring import gather_pays, ranks, top_rows
 from schemas.changes import Patch, SegmentChanges
 from schemas.filters import Filter
-from schemas.indexes import Metric
 from schemas.manifest import DeltaRef, SegmentEntry
 from schemas.metadata import merge_metadata
 from schemas.records import Record
 
-__all__ = ["AppliedPatch", "SearchQuery", "SegmentView", "applied_patch"]
-
-# Candidates that a graph walk scores in the time an exact scan scores one row, both measured at 384 dimensions:
-# 6 us a candidate against 0.25 us a gathered row.
-_GRAPH_COST = 24
-# Widening of the first graph walk over what the share of allowed rows predicts.
-_WIDENING = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class SearchQuery:
-    """What to look for: `vector` float32 [d], at most `top_k` rows, only those that match `where`."""
-
-    vector: npt.NDArray[np.float32]
-    top_k: int
-    where: Filter | None = None
+__all__ = ["AppliedPatch", "SegmentView", "applied_patch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,29 +155,6 @@ class SegmentView:
         mask: npt.NDArray[np.bool_] = self.reader.columns(part).mask(where, patches) & alive
         return mask
 
-    def search(
-        self, part: Slice, query: SearchQuery, metric: Metric
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the best rows of `part` with their ranks, unordered: at least min(top_k, matching) of them."""
-        allowed = self.matching(part, query.where)
-        count = int(np.count_nonzero(allowed))
-        if not count:
-            return np.empty(0, np.int64), np.empty(0)
-        graph = self.reader.graph
-        if graph is not None and query.vector.any():
-            rows_wanted = int(min(query.top_k, count) * len(allowed) / count * _WIDENING) + 8
-            while rows_wanted * _GRAPH_COST < count:
-                near = graph.search(query.vector, rows_wanted)
-                if near is None:
-                    break
-                near = near[allowed[near]]
-                if len(near) >= min(query.top_k, count):
-                    rank = ranks(metric, self.reader.vectors[near], self.reader.norms[near], query.vector)
-                    best = top_rows(rank, query.top_k)
-                    return near[best], rank[best]
-                rows_wanted *= 2
-        return self._scan(part, allowed, count, query, metric)
-
     def ids(self, part: Slice, *, prefix: bytes, after: bytes | None) -> Iterator[bytes]:
         """Yield the live ids of `part` that begin with `prefix` and come after `after`, in byte order."""
         reader = self.reader
@@ -210,28 +170,6 @@ class SegmentView:
             if not found.startswith(prefix):
                 return
             yield found
-
-    def _scan(
-        self,
-        part: Slice,
-        allowed: npt.NDArray[np.bool_],
-        count: int,
-        query: SearchQuery,
-        metric: Metric,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        matrix = self.reader.vectors[part.start : part.end]
-        norms = self.reader.norms[part.start : part.end]
-        if gather_pays(count, len(allowed)):
-            rows = np.flatnonzero(allowed)
-            rank = ranks(metric, matrix[rows], norms[rows], query.vector)
-        else:
-            rows = np.arange(len(allowed))
-            rank = ranks(metric, matrix, norms, query.vector)
-            if count < len(allowed):
-                rows = np.flatnonzero(allowed)
-                rank = rank[rows]
-        best = top_rows(rank, query.top_k)
-        return rows[best] + part.start, rank[best]
 
 
 class _Ids(Sequence[bytes]):

@@ -14,8 +14,9 @@ import orjson
 from pyroaring import BitMap
 
 from indexer.segments.container import Container
-from indexer.segments.hnsw import Graph, GraphOptions
-from indexer.segments.reader import SegmentReader
+from indexer.segments.engines import choose_engine, open_graph, searcher_of
+from indexer.segments.graph import EF_SEARCH, GraphOptions
+from indexer.segments.reader import GraphReader, SegmentReader
 from indexer.segments.view import SegmentView, applied_patch
 from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store
@@ -50,16 +51,19 @@ class SnapshotOpener:
     """Opens snapshots of one partition of one index."""
 
     def __init__(self, store: Store, spec: IndexSpec, partition: int, graph: GraphOptions | None) -> None:
-        """Read from `store`. `graph.ef_search` is used where a segment has none; None loads no graphs (an indexer)."""
+        """Read from `store`. `graph` says how graphs are opened and searched; None opens none (an indexer)."""
         self._store = store
         self._spec = spec
         self._partition = partition
         self._graph = graph
+        # An indexer does not search.
+        self._engine = None if graph is None else choose_engine(graph.engine)
+        self._searcher = searcher_of(self._engine)
 
     def empty(self) -> Snapshot:
         """Return the snapshot before the first manifest."""
         manifest = Manifest(self._spec.index_id, self._spec.log_id, self._partition, version=0, epoch=0, next_offset=0)
-        return Snapshot(manifest, self._spec.metric)
+        return Snapshot(manifest, self._spec.metric, searcher=self._searcher)
 
     def open(self, old: Snapshot, manifest: Manifest, *, trusted: Iterable[str] = ()) -> Snapshot:
         """Return the snapshot of `manifest`, sharing with `old` what both name.
@@ -84,7 +88,8 @@ class SnapshotOpener:
         namespaces = self._namespaces(old, manifest, table, news, skip)
         _apply_floors(building, _changed(old.namespaces, namespaces), namespaces)
         outcomes = self._outcomes(old, manifest, table, news, skip)
-        return Snapshot(manifest, self._spec.metric, table, tuple(building.views.values()), namespaces, outcomes)
+        views = tuple(building.views.values())
+        return Snapshot(manifest, self._spec.metric, table, views, namespaces, outcomes, self._searcher)
 
     def changes(self, ref: ObjectRef, trusted: frozenset[str] = frozenset()) -> Changes:
         """Read the small lists of an object."""
@@ -182,25 +187,20 @@ class SnapshotOpener:
     def _reader(self, entry: SegmentEntry, trusted: frozenset[str]) -> SegmentReader:
         records = self._container(entry.records, trusted)
         vectors = self._container(entry.vectors, trusted) if entry.vectors is not None else records
-        graph = None
-        if entry.graph is not None:
-            self._store.open(entry.graph, verify=entry.graph.name not in trusted)
-            graph = self._load_graph(entry, entry.graph)
+        graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, trusted)
         reader = SegmentReader(entry.segment_id, records, vectors, graph)
         if reader.rows != entry.rows:
             raise CorruptData(f"Segment {entry.segment_id} has {reader.rows} rows, expected {entry.rows}.")
         return reader
 
-    def _load_graph(self, entry: SegmentEntry, ref: ObjectRef) -> Graph | None:
+    def _open_graph(
+        self, entry: SegmentEntry, ref: ObjectRef, vectors: Container, trusted: frozenset[str]
+    ) -> GraphReader | None:
+        container = self._container(ref, trusted)
         if self._graph is None:
             return None
-        return Graph(
-            self._store.path(ref),
-            rows=entry.rows,
-            dimension=self._spec.dimension,
-            metric=self._spec.metric,
-            ef_search=entry.graph_ef_search or self._graph.ef_search,
-        )
+        ef = self._graph.ef_search or entry.graph_ef_search or EF_SEARCH
+        return open_graph(self._engine, container, vectors, rows=entry.rows, metric=self._spec.metric, ef=ef)
 
     def _container(self, ref: ObjectRef, trusted: frozenset[str]) -> Container:
         return Container(self._store.open(ref, verify=ref.name not in trusted), name=ref.name)

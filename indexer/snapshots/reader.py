@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from indexer.segments.hnsw import GraphOptions
+from indexer.segments.graph import GraphOptions
 from indexer.snapshots.opener import SnapshotOpener
 from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store, manifest_name, manifest_version, partition_prefix

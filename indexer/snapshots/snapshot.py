@@ -6,16 +6,18 @@ Every answer comes from one snapshot, so it shows exactly the events below `next
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
-from indexer.segments.scoring import score_of_rank, top_rows
-from indexer.segments.view import SearchQuery, SegmentView
+from indexer.segments.scoring import score_of_rank
+from indexer.segments.search import Searcher, SearchQuery, SliceReport, StockSearch
+from indexer.segments.view import SegmentView
 from schemas.changes import NamespaceRow, Outcome
 from schemas.filters import Filter
 from schemas.indexes import Metric
@@ -23,6 +25,10 @@ from schemas.manifest import Manifest, SegmentTable
 from schemas.records import Record
 
 __all__ = ["Hit", "SearchQuery", "Snapshot"]
+
+
+# Namespaces of which a snapshot remembers where they lie.
+_KNOWN_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class Snapshot:
     views: tuple[SegmentView, ...] = ()
     namespaces: Mapping[str, NamespaceRow] = field(default_factory=dict)
     outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    searcher: Searcher = field(default_factory=StockSearch)
 
     @property
     def version(self) -> int:
@@ -96,7 +103,7 @@ class Snapshot:
 
     def tail_rows_of(self, name: str) -> int:
         """Return the live rows of a namespace that are not in a graph."""
-        return sum(view.live_in(part) for view, part in self._slices(name) if not view.in_graph)
+        return sum(view.live_in(part) for view, part in self.slices(name) if not view.in_graph)
 
     def namespace_exists(self, name: str) -> bool:
         """Say whether the namespace exists, empty or not."""
@@ -105,7 +112,7 @@ class Snapshot:
 
     def count(self, name: str) -> int:
         """Return the live records of a namespace; 0 where it does not exist."""
-        return sum(view.live_in(part) for view, part in self._slices(name))
+        return sum(view.live_in(part) for view, part in self.slices(name))
 
     def counts(self) -> dict[str, int]:
         """Return the live records of every existing namespace."""
@@ -122,23 +129,22 @@ class Snapshot:
 
         `query.vector` is float32 [dimension] of this index; an unknown namespace has no records.
         """
-        parts = [(view, *view.search(part, query, self.metric)) for view, part in self._slices(name)]
-        if not parts:
-            return []
-        ranks = np.concatenate([ranks for _, _, ranks in parts])
-        ends = np.cumsum([len(rows) for _, rows, _ in parts])
-        found: list[tuple[float, bytes, SegmentView, int]] = []
-        # Ids are read only of what can be among the best, ties included.
-        for at in top_rows(ranks, query.top_k).tolist():
-            number = int(np.searchsorted(ends, at, "right"))
-            view, rows, _ = parts[number]
-            row = int(rows[at - (int(ends[number - 1]) if number else 0)])
-            found.append((-float(ranks[at]), view.reader.id_bytes(row), view, row))
-        found.sort(key=lambda item: item[:2])
-        return [
+        return self.search_explained(name, query)[0]
+
+    def search_explained(self, name: str, query: SearchQuery) -> tuple[list[Hit], Sequence[SliceReport]]:
+        """Return what `search` returns, and how each segment was searched."""
+        found = self.searcher.search(self.slices(name), query, self.metric)
+        ranks, slices, rows = (found.hits[field].tolist() for field in ("rank", "slice", "row"))
+        ranked = []
+        for rank, number, row in zip(ranks, slices, rows, strict=True):
+            view = found.views[number]
+            ranked.append((-rank, view.reader.id_bytes(row), view, row))
+        ranked.sort(key=itemgetter(0, 1))
+        hits = [
             Hit(key.decode(), score_of_rank(self.metric, -rank), view, row)
-            for rank, key, view, row in found[: query.top_k]
+            for rank, key, view, row in ranked[: query.top_k]
         ]
+        return hits, found.reports
 
     def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Record]:
         """Return the records of those `ids` that exist."""
@@ -150,7 +156,7 @@ class Snapshot:
         found: dict[str, tuple[SegmentView, int]] = {}
         encoded = [key.encode() for key in wanted]
         hashes = hash_ids(encoded)
-        for view, part in self._slices(name):
+        for view, part in self.slices(name):
             rows = view.reader.find(part, encoded, hashes)
             for at in np.flatnonzero(rows >= 0).tolist():
                 row = int(rows[at])
@@ -166,21 +172,26 @@ class Snapshot:
         """Return up to `limit` ids in byte order that begin with `prefix` and come after `after`."""
         streams = [
             view.ids(part, prefix=prefix.encode(), after=None if after is None else after.encode())
-            for view, part in self._slices(name)
+            for view, part in self.slices(name)
         ]
         merged = heapq.merge(*streams)
         return [key.decode() for _, key in zip(range(limit), merged, strict=False)]
 
     def count_matching(self, name: str, where: Filter) -> int:
         """Return how many records of a namespace match."""
-        return sum(int(np.count_nonzero(view.matching(part, where))) for view, part in self._slices(name))
+        return sum(int(np.count_nonzero(view.matching(part, where))) for view, part in self.slices(name))
 
-    def slices(self, name: str) -> Iterator[tuple[SegmentView, Slice]]:
-        """Yield the segments that hold rows of a namespace, newest first, with their rows."""
-        return self._slices(name)
+    def slices(self, name: str) -> Sequence[tuple[SegmentView, Slice]]:
+        """Return the segments that hold rows of a namespace, newest first, with their rows."""
+        found = self._known.get(name)
+        if found is None:
+            pairs = ((view, view.reader.slice_of(name)) for view in reversed(self.views))
+            found = tuple((view, part) for view, part in pairs if part is not None)
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[name] = found
+        return found
 
-    def _slices(self, name: str) -> Iterator[tuple[SegmentView, Slice]]:
-        for view in reversed(self.views):
-            part = view.reader.slice_of(name)
-            if part is not None:
-                yield view, part
+    @cached_property
+    def _known(self) -> dict[str, tuple[tuple[SegmentView, Slice], ...]]:
+        return {}

@@ -84,10 +84,6 @@ class Store(Protocol):
         """Write a new object from `chunks`. Raises `AlreadyExists`, `StoreUnavailable`."""
         ...
 
-    def adopt(self, name: str, file: Path) -> ObjectRef:
-        """Make a finished local file an object; the file is gone afterwards. Raises as `put`."""
-        ...
-
     def create(self, name: str, data: bytes) -> None:
         """Write a small object only if absent: the commit. Raises `AlreadyExists`, `StoreUnavailable`."""
         ...
@@ -105,14 +101,6 @@ class Store(Protocol):
 
         Raises `CorruptData` where size or, if `verify`, digest differ; `FileNotFoundError`.
         """
-        ...
-
-    def path(self, ref: ObjectRef) -> Path:
-        """Return a local file with the object's bytes."""
-        ...
-
-    def scratch(self, index_id: str, partition: int) -> Path:
-        """Return a new local file name beside the objects, for a library that writes files itself."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -182,19 +170,6 @@ class LocalStore:
                 temporary.unlink(missing_ok=True)
         return ObjectRef(name, size, digest.digest())
 
-    def adopt(self, name: str, file: Path) -> ObjectRef:
-        """See `Store.adopt`."""
-        with _translated(name):
-            digest = hashlib.sha256()
-            size = 0
-            with file.open("rb") as source:
-                while block := source.read(1 << 20):
-                    digest.update(block)
-                    size += len(block)
-            _link(file, self._root / name, name)
-            file.unlink()
-        return ObjectRef(name, size, digest.digest())
-
     def create(self, name: str, data: bytes) -> None:
         """See `Store.create`."""
         self.put(name, [data])
@@ -232,14 +207,6 @@ class LocalStore:
         if verify and hashlib.sha256(view).digest() != ref.sha256:
             raise CorruptData(f"Object {ref.name} does not match its digest.", name=ref.name)
         return view
-
-    def path(self, ref: ObjectRef) -> Path:
-        """See `Store.path`."""
-        return self._root / ref.name
-
-    def scratch(self, index_id: str, partition: int) -> Path:
-        """See `Store.scratch`."""
-        return _temporary(self._root / new_object_name(index_id, partition, "scratch"))
 
     def exists(self, name: str) -> bool:
         """See `Store.exists`."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from indexer.merge_policy import MergeOptions
-from indexer.segments.view import SearchQuery
+from indexer.segments.search import SearchQuery
 from indexer.snapshots.snapshot import Snapshot
 from schemas.filters import parse_filter
 from schemas.indexes import Metric

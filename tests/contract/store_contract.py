@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +38,6 @@ class StoreContract:
         assert ref == ObjectRef(object_name(), 3, hashlib.sha256(b"abc").digest())
         assert store.read(ref.name) == b"abc"
         assert bytes(store.open(ref, verify=True)) == b"abc"
-        assert store.path(ref).read_bytes() == b"abc"
 
     def test_large_object_is_mapped_and_verified(self, store):
         """A large object is opened without reading it into memory, and is the same bytes."""
@@ -167,20 +165,6 @@ class StoreContract:
         assert not store.exists(ref.name)
         with pytest.raises(AlreadyExists):
             store.create(numbered_manifest(1), b"free?")
-
-    def test_adopted_file_becomes_an_object(self, store):
-        """A library that writes files itself writes beside the objects, and its file is taken over."""
-        file: Path = store.scratch("films.L", 0)
-        file.write_bytes(b"graph")
-        ref = store.adopt(object_name("graph"), file)
-        assert ref == ObjectRef(object_name("graph"), 5, hashlib.sha256(b"graph").digest())
-        assert bytes(store.open(ref, verify=True)) == b"graph"
-        assert not file.exists()
-        assert store.list("films.L/0/objects") == [ref.name]
-        other = store.scratch("films.L", 0)
-        other.write_bytes(b"second")
-        with pytest.raises(AlreadyExists):
-            store.adopt(object_name("graph"), other)
 
     def test_age_grows_from_nothing(self, store):
         """Ages are told by the store's own clock, and a new object is young."""

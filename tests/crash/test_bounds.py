@@ -16,8 +16,6 @@ import pytest
 
 from indexer.gc import RetentionOptions
 from indexer.merge_policy import MergeOptions
-from indexer.segments import view as segment_view
-from indexer.segments.hnsw import Graph
 from indexer.snapshots.reader import SnapshotReader
 from schemas.limits import RECENT_DELTAS_MAX
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, Event, Update
@@ -25,6 +23,7 @@ from tests.model.checks import Query, assert_search, assert_shows
 from tests.model.oracle import Oracle, State
 from tests.support.builders import dense, metadata, spec_of, update_where, upsert, upserts
 from tests.support.driver import Pipeline, Worker
+from tests.support.engines import walks_always
 
 _MEMORY = Path("/dev/shm")
 _IDS = [f"id-{number:03d}" for number in range(200)]
@@ -183,10 +182,7 @@ def test_a_hundred_thousand_publishes_leave_nothing_behind(root):
 @pytest.mark.timeout(300)
 def test_four_hundred_namespaces_with_graphs_in_one_partition_answer_exactly(root, monkeypatch):
     """Graphs are per namespace, and a partition holds as many as its tenants need."""
-    walked = []
-    stock = Graph.search
-    monkeypatch.setattr(segment_view, "_GRAPH_COST", 0)
-    monkeypatch.setattr(Graph, "search", lambda *arguments: walked.append(1) or stock(*arguments))
+    walked = walks_always(monkeypatch)
     pipeline = Pipeline(root, spec_of(), merge=MergeOptions(rollup_deltas=3, graph_rows_min=32))
     names = [f"tenant-{number:03d}" for number in range(400)]
     before = descriptors()

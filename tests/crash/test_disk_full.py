@@ -6,15 +6,17 @@ Every write of a run fails in turn, once or several times in a row, as the kerne
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from indexer.snapshots import store as store_module
 from indexer.snapshots.store import LocalStore
-from schemas.errors import CorruptData, StoreUnavailable
+from schemas.errors import StoreUnavailable
+from schemas.manifest import ObjectRef
 from tests.model.checks import Query, assert_dead_letters, assert_shows
 from tests.model.oracle import Oracle
 from tests.support.builders import dense, spec_of, update, update_where, upserts
@@ -140,7 +142,7 @@ def test_reads_go_on_while_the_disk_is_full(tmp_path, monkeypatch):
 
 
 def test_graph_that_did_not_fit_is_not_committed(tmp_path, monkeypatch):
-    """The graph library ignores write errors: a short file is found before anything names it."""
+    """A disk that is full half-way through a graph leaves nothing behind, and the merge is done again later."""
     pipeline = Pipeline(tmp_path, spec_of())
     worker = pipeline.worker()
     for first in (0, 20, 40):
@@ -150,16 +152,19 @@ def test_graph_that_did_not_fit_is_not_committed(tmp_path, monkeypatch):
     worker.finish("rollup")
     before = worker.snapshot
     assert worker.start("graph")
-    stock = LocalStore.scratch
+    stock = LocalStore.put
 
-    def full(store: LocalStore, index_id: str, partition: int) -> Path:
-        file = stock(store, index_id, partition)
-        file.symlink_to("/dev/full")
-        return file
+    def filling(store: LocalStore, name: str, chunks: Iterable[bytes | memoryview]) -> ObjectRef:
+        def first_few() -> Iterator[bytes | memoryview]:
+            yield from itertools.islice(chunks, 4)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(LocalStore, "scratch", full)
-    with pytest.raises((CorruptData, StoreUnavailable, OSError, RuntimeError)):
+        return stock(store, name, first_few() if name.endswith(".graph") else chunks)
+
+    monkeypatch.setattr(LocalStore, "put", filling)
+    with pytest.raises(StoreUnavailable):
         worker.finish("graph")
+    assert not pipeline.store.list(f"{pipeline.prefix}/objects", is_finished=False)
     monkeypatch.undo()
     assert worker.snapshot is before
     worker.merge_all()

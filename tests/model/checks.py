@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from indexer.segments.view import SearchQuery
+from indexer.segments.search import SearchQuery
 from indexer.snapshots.opener import OUTCOMES_KEPT_MS
 from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store

@@ -18,8 +18,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from indexer.segments import view as segment_view
-from indexer.segments.hnsw import Graph
+from indexer.segments.graph import GraphOptions
 from indexer.snapshots import store as store_module
 from indexer.snapshots.reader import SnapshotReader
 from schemas.errors import CommitConflict, CorruptData, SnapshotBehind
@@ -42,6 +41,7 @@ from tests.model.world import (
 )
 from tests.support.builders import dense, spec_of, upsert
 from tests.support.driver import Pipeline, Worker, manifest_objects, manifests_of
+from tests.support.engines import ENGINES, walks_always
 
 __all__ = ["COVERED", "PartitionMachine"]
 
@@ -85,25 +85,25 @@ class PartitionMachine(RuleBasedStateMachine):
         self.damaged = False
         self.turn = 0
         self.walk: Walk | None = None
+        self.walked: list[int] = []
         self.patch = pytest.MonkeyPatch()
 
-    @initialize(metric=st.sampled_from(Metric), eager=st.booleans(), list_every=st.sampled_from([0, 2]))
-    def begin(self, metric, eager, list_every):
+    @initialize(
+        metric=st.sampled_from(Metric),
+        engine=st.sampled_from(ENGINES),
+        eager=st.booleans(),
+        list_every=st.sampled_from([0, 2]),
+    )
+    def begin(self, metric, engine, eager, list_every):
         if eager:
-            # Segments of this size are cheaper to scan: make every search of a graph walk it.
-            self.patch.setattr(segment_view, "_GRAPH_COST", 0)
-        stock = Graph.search
-
-        def counted(graph, query, rows_wanted):
-            COVERED["graph walks"] += 1
-            return stock(graph, query, rows_wanted)
-
-        self.patch.setattr(Graph, "search", counted)
+            # Segments of this size are cheaper to scan.
+            self.walked = walks_always(self.patch)
         # Names of objects are random; here they are counted, so that a run can be repeated to the byte.
         numbers = itertools.count(1)
         counting = SimpleNamespace(token_hex=lambda size: f"{next(numbers):0{2 * size}x}")
         self.patch.setattr(store_module, "secrets", counting)
-        self.pipeline = Pipeline(self.root, spec_of(metric, partitions=PARTITIONS))
+        graph = GraphOptions(ef_search=200, engine=engine)
+        self.pipeline = Pipeline(self.root, spec_of(metric, partitions=PARTITIONS), graph=graph)
         self.oracle = Oracle(self.pipeline.book)
         self.list_every = list_every
         self.worker = self.pipeline.worker()
@@ -348,6 +348,8 @@ class PartitionMachine(RuleBasedStateMachine):
 
     def note_worker(self, worker: Worker) -> None:
         """Count what a worker has been through, before it is dropped."""
+        COVERED["graph walks"] += len(self.walked)
+        self.walked.clear()
         COVERED["kills carried"] += worker.merges.carried.kills
         COVERED["patches carried"] += worker.merges.carried.patches
         worker.merges.carried.kills = worker.merges.carried.patches = 0

@@ -17,7 +17,7 @@ from indexer.merger import MergeJob, MergeResult, run_merge
 from indexer.merging import Merges
 from indexer.partition import PartitionIndexer, PartitionOptions
 from indexer.segments.container import Container
-from indexer.segments.hnsw import GraphOptions
+from indexer.segments.graph import GraphOptions
 from indexer.snapshots.opener import SnapshotOpener
 from indexer.snapshots.reader import ReaderOptions, SnapshotReader
 from indexer.snapshots.snapshot import Snapshot
@@ -33,6 +33,7 @@ from schemas.manifest import Manifest, ObjectRef, decode_manifest, decode_table
 from schemas.operations import Event
 
 __all__ = [
+    "EXACT",
     "SMALL",
     "Book",
     "Clock",
@@ -46,6 +47,8 @@ __all__ = [
 
 # Thresholds at which a test sees every kind of merge within a few dozen rows.
 SMALL = MergeOptions(rollup_deltas=3, graph_rows_min=32)
+# More candidates than a test has rows: a walk finds what a scan does.
+EXACT = GraphOptions(ef_search=200)
 
 
 @dataclass(slots=True)
@@ -247,7 +250,7 @@ class Pipeline:
         self.root = root
         self.spec = spec
         self.partition = 0
-        self.options = PartitionOptions(merge=merge, graph=graph or GraphOptions())
+        self.options = PartitionOptions(merge=merge, graph=graph or EXACT)
         self.retention = retention or RetentionOptions(manifests_kept=2, grace_seconds=0)
         self.store: Store = store or LocalStore(root, now=time.time)
         self.clock = Clock()
@@ -266,7 +269,9 @@ class Pipeline:
 
     def follower(self, *, list_every: int = 0, store: Store | None = None) -> SnapshotReader:
         """Start a follower, which has seen nothing yet."""
-        return SnapshotReader(store or self.store, self.spec, self.partition, ReaderOptions(list_every=list_every))
+        return SnapshotReader(
+            store or self.store, self.spec, self.partition, ReaderOptions(list_every, self.options.graph)
+        )
 
     def files(self) -> dict[str, bytes]:
         """Return every file of the partition, hidden ones included, by its name below the root."""
@@ -278,7 +283,7 @@ class Pipeline:
 
     def fresh_snapshot(self) -> Snapshot:
         """Return what the newest manifest shows to somebody who has seen nothing."""
-        opener = SnapshotOpener(self.store, self.spec, self.partition, GraphOptions())
+        opener = SnapshotOpener(self.store, self.spec, self.partition, self.options.graph)
         return opener.open(opener.empty(), list(manifests_of(self))[-1])
 
 

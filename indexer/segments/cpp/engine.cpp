@@ -1,0 +1,105 @@
+// The C surface that indexer/segments/native.py calls. Nothing is thrown across it: calls return a code.
+#include <cstring>
+#include <new>
+
+#include "build.h"
+#include "search.h"
+
+using namespace freshet;
+
+namespace {
+
+enum Code : int32_t { kDone = 0, kOutOfMemory = 1, kFailed = 2, kUnsound = 3 };
+
+template <typename Work>
+int32_t guarded(Work work) {
+    try {
+        return work();
+    } catch (const std::bad_alloc&) {
+        return kOutOfMemory;
+    } catch (...) {
+        return kFailed;
+    }
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Raised with every change of a signature or a structure here.
+uint32_t freshet_interface() { return 1; }
+
+int32_t freshet_check(const Graph* graph) {
+    return guarded([&] { return graph->is_sound() ? kDone : kUnsound; });
+}
+
+// Search `count` slices. `hits` takes up to `room` of them, best first; `found` and `tied` are set.
+int32_t freshet_search(Slice* slices, uint32_t count, const float* query, uint32_t dimension, uint32_t metric,
+                       uint32_t wanted, Hit* hits, uint32_t room, uint32_t* found, uint8_t* tied) {
+    return guarded([&] {
+        Search search(query, dimension, metric, wanted);
+        for (uint32_t at = 0; at < count; ++at) {
+            slices[at].evaluated = slices[at].nanoseconds = 0;
+            slices[at].found = 0;
+            search.add(slices[at], at);
+        }
+        bool is_tied = false;
+        search.finish(&is_tied);
+        *found = uint32_t(std::min<size_t>(search.hits().size(), room));
+        if (*found) std::memcpy(hits, search.hits().data(), *found * sizeof(Hit));
+        *tied = is_tied;
+        return kDone;
+    });
+}
+
+// Rank every row of a slice: float64 [rows].
+int32_t freshet_ranks(const Slice* slice, const float* query, uint32_t dimension, uint32_t metric, double* ranks) {
+    return guarded([&] {
+        const Ruler ruler(query, slice->vectors, slice->norms, dimension, metric);
+        for (uint32_t row = 0; row < slice->rows; ++row) ranks[row] = ruler.rank(row);
+        return kDone;
+    });
+}
+
+int32_t freshet_builder_new(const float* vectors, uint32_t elements, uint32_t dimension, uint32_t metric, uint32_t m,
+                            uint32_t ef_construction, uint32_t seed, Builder** builder) {
+    return guarded([&] {
+        *builder = new Builder(vectors, elements, dimension, metric, m, ef_construction, seed);
+        return kDone;
+    });
+}
+
+int32_t freshet_builder_load(Builder* builder, const Graph* graph, const uint32_t* ids, uint32_t rows, uint32_t seed) {
+    return guarded([&] {
+        builder->load(*graph, ids, rows, seed);
+        return kDone;
+    });
+}
+
+int32_t freshet_builder_add(Builder* builder, const uint32_t* ids, uint32_t count, uint32_t threads) {
+    return guarded([&] {
+        builder->add(ids, count, threads);
+        return kDone;
+    });
+}
+
+int32_t freshet_builder_measure(const Builder* builder, Graph* sizes) {
+    return guarded([&] {
+        builder->measure(*sizes);
+        return kDone;
+    });
+}
+
+int32_t freshet_builder_write(const Builder* builder, uint32_t* links, uint32_t* upper_nodes, uint32_t* upper_starts,
+                              uint32_t* upper_links) {
+    return guarded([&] {
+        builder->write(links, upper_nodes, upper_starts, upper_links);
+        return kDone;
+    });
+}
+
+void freshet_builder_free(Builder* builder) { delete builder; }
+
+}  // extern "C"
+#pragma GCC visibility pop
