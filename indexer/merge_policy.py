@@ -16,6 +16,10 @@ from schemas.limits import RECENT_DELTAS_MAX
 __all__ = ["MergeOptions", "MergePlan", "SegmentSize", "plan_graphs", "plan_rollup", "plan_settling"]
 
 
+# A quiet namespace is settled where one row in so many lies outside of its largest graph.
+_SETTLED_SHARE = 64
+
+
 @dataclass(frozen=True, slots=True)
 class MergeOptions:
     """When to merge.
@@ -66,15 +70,24 @@ class MergePlan:
 
 
 def plan_rollup(
-    deltas: Sequence[int], flats: Sequence[SegmentSize], options: MergeOptions, *, locked: Collection[int] = ()
+    deltas: Sequence[int],
+    flats: Sequence[SegmentSize],
+    options: MergeOptions,
+    *,
+    locked: Collection[int] = (),
+    is_quiet: bool = False,
+    is_builder_idle: bool = False,
 ) -> MergePlan | None:
     """Plan a roll-up. `deltas` are the row counts of the recent deltas, oldest first; `locked` segments are in a merge.
 
-    The caller adds the deltas' own segments to the inputs.
+    Rows that are enough for a graph are not kept waiting by an idle builder, and a quiet partition rolls up what there
+    is. The caller adds the deltas' own segments to the inputs.
     """
-    if len(deltas) < options.rollup_deltas and sum(deltas) < options.rollup_rows:
-        return None
     total = sum(deltas)
+    is_due = len(deltas) >= options.rollup_deltas or total >= options.rollup_rows
+    is_due = is_due or (is_builder_idle and total >= options.graph_rows_min) or (is_quiet and len(deltas) > 1)
+    if not is_due:
+        return None
     inputs = []
     for size in sorted(flats, key=lambda item: item.live_rows):
         if size.segment_id in locked:
@@ -122,7 +135,7 @@ def plan_settling(
 ) -> MergePlan | None:
     """Plan to join the graphs of one namespace, of a quiet partition; None where each has one, or has full ones.
 
-    Flat segments that hold many of its rows join too.
+    Flat segments that hold many of its rows join too. Nothing is done for less than one row in `_SETTLED_SHARE`.
     """
     by_name: dict[str, list[SegmentSize]] = {}
     for size in graphs:
@@ -136,8 +149,12 @@ def plan_settling(
                 break
             joined.append(size.segment_id)
             total += size.live_rows
-        if len(joined) > 1:
-            inputs = [size.segment_id for size in flats if name in size.large and size.segment_id not in locked]
+        tails = [size for size in flats if name in size.large and size.segment_id not in locked]
+        outside = sum(size.large[name] for size in tails)
+        largest = max((size.live_rows for size in own if size.segment_id in joined), default=0)
+        # To write a large graph again for a handful of rows is not worth it.
+        if joined and (total - largest + outside) * _SETTLED_SHARE >= total + outside:
+            inputs = [size.segment_id for size in tails]
             return MergePlan((*inputs, *joined), graph_namespaces=frozenset([name]))
     return None
 

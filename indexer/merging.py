@@ -124,7 +124,9 @@ class Merges:
         locked = {item.segment_id for job in self._running.values() for item in job.inputs}
         if lane == "rollup":
             sizes = [_size(view, {}) for view in snapshot.views if _is_flat(view)]
-            return plan_rollup([delta.rows for delta in snapshot.manifest.recent], sizes, options, locked=locked)
+            deltas = [delta.rows for delta in snapshot.manifest.recent]
+            is_idle = bool(self._partition.spec.dimension) and "graph" not in self._running
+            return plan_rollup(deltas, sizes, options, locked=locked, is_quiet=is_quiet, is_builder_idle=is_idle)
         views = [view for view in snapshot.views if isinstance(view.source, SegmentEntry)]
         flat_views = [view for view in views if not view.in_graph]
         least = max(1, options.graph_rows_min // 16)

@@ -42,6 +42,19 @@ def test_rollup_takes_flat_segments_that_are_not_larger_than_what_joins_them(del
     assert plan_rollup(deltas, flats, _OPTIONS, locked=locked) == wanted
 
 
+def test_idle_builder_does_not_keep_rows_waiting():
+    """As many rows as a graph takes are rolled up for it, once it has time."""
+    assert plan_rollup([60, 40], [], _OPTIONS) is None
+    assert plan_rollup([60, 40], [], _OPTIONS, is_builder_idle=True) == MergePlan((), 2)
+    assert plan_rollup([60, 39], [], _OPTIONS, is_builder_idle=True) is None
+
+
+def test_quiet_partition_rolls_up_what_there_is_once():
+    """Publishes become one segment, and one is nothing to roll up."""
+    assert plan_rollup([1, 1], [], _OPTIONS, is_quiet=True) == MergePlan((), 2)
+    assert plan_rollup([1], [], _OPTIONS, is_quiet=True) is None
+
+
 @pytest.mark.parametrize(
     ("flats", "graphs", "locked", "wanted"),
     [

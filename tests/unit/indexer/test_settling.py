@@ -35,3 +35,17 @@ def test_full_graphs_are_left_alone():
 def test_locked_graphs_do_not_join():
     """What another merge has frozen stays out."""
     assert plan_settling([], [graph(1, 100), graph(2, 100)], OPTIONS, locked={2}) is None
+
+
+def test_rows_outside_of_a_graph_join_it():
+    """One graph answers faster than a graph and a scan."""
+    plan = plan_settling([SegmentSize(1, 9, 9, large={"a": 9})], [graph(2, 100)], OPTIONS)
+
+    assert plan is not None
+    assert {1, 2} == set(plan.inputs)
+
+
+def test_large_graph_is_not_written_again_for_a_handful_of_rows():
+    """What a quiet moment rewrites is worth it."""
+    assert plan_settling([SegmentSize(1, 9, 9, large={"a": 9})], [graph(2, 900)], OPTIONS) is None
+    assert plan_settling([], [graph(1, 10), graph(2, 900)], OPTIONS) is None
