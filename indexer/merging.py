@@ -19,7 +19,7 @@ from indexer.segments.container import pack
 from indexer.segments.view import SegmentView
 from indexer.snapshots.opener import OUTCOMES_KEPT_MS, fold_changes
 from indexer.snapshots.store import new_object_name
-from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, SegmentChanges
+from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, SegmentChanges, merge_namespaces
 from schemas.errors import CommitConflict
 from schemas.manifest import DeltaRef, ObjectRef, SegmentEntry, SegmentTable, encode_table
 
@@ -102,7 +102,7 @@ class Merges:
         outputs = [replace(entry, segment_id=first_id + at) for at, entry in enumerate(result.outputs)]
         carried = self._carry(job, result, outputs)
         rolled = [delta for delta in snapshot.manifest.recent if delta.object.name in job.deltas]
-        table, changes_ref = self._table(job, outputs, carried, rolled)
+        table, changes = self._table(job, outputs, carried, rolled)
         name = new_object_name(partition.spec.index_id, partition.partition, "table")
         table_ref = partition.store.put(name, pack({"table": encode_table(table)}))
         manifest = snapshot.manifest.advance(
@@ -111,9 +111,9 @@ class Merges:
             next_segment_id=first_id + len(outputs),
             created_ms=partition.clock_ms(),
         )
-        trusted = [name, *(ref.name for entry in outputs for ref in _parts(entry))]
+        trusted = [name, *(ref.name for entry in outputs for ref in _parts(entry)), *(ref.name for ref in changes)]
         partition.step("merge.before_manifest")
-        partition.commit(manifest, trusted + ([changes_ref.name] if changes_ref else []))
+        partition.commit(manifest, trusted, table=table)
         del self._running[lane]
         partition.rebase()
         partition.step("merge.after_manifest")
@@ -145,7 +145,7 @@ class Merges:
 
     def _carry(self, job: MergeJob, result: MergeResult, outputs: Sequence[SegmentEntry]) -> list[SegmentChanges]:
         """Return what landed on the inputs since they were frozen, in terms of the outputs."""
-        views = {view.segment_id: view for view in self._partition.snapshot.views}
+        views = self._partition.snapshot.segment_set.by_number
         changes: dict[int, list[SegmentChanges]] = {}
         for item, moves in zip(job.inputs, result.moves, strict=True):
             view = views.get(item.segment_id)
@@ -166,12 +166,12 @@ class Merges:
         outputs: Sequence[SegmentEntry],
         carried: Sequence[SegmentChanges],
         rolled: Sequence[DeltaRef],
-    ) -> tuple[SegmentTable, ObjectRef | None]:
-        """Return the new table, after the object with everything that the rolled deltas said of other segments."""
+    ) -> tuple[SegmentTable, list[ObjectRef]]:
+        """Return the new table, and the objects written for it: what the rolled deltas said of other segments."""
         partition, snapshot = self._partition, self._partition.snapshot
         inputs = {item.segment_id for item in job.inputs}
         kept = [entry for entry in snapshot.table.segments if entry.segment_id not in inputs]
-        views = {view.segment_id: view for view in snapshot.views}
+        views = snapshot.segment_set.by_number
         read = [partition.opener.changes(delta.object) for delta in rolled]
         touched = {change.segment_id for changes in read for change in changes.segments}
         segments = list(carried)
@@ -181,33 +181,48 @@ class Merges:
                 parts = [change for change in parts if change.segment_id == entry.segment_id]
                 full = len(entry.changes) >= _LISTED_MAX
                 segments.append(fold_changes(entry.segment_id, views[entry.segment_id].changes if full else parts))
-        namespaces = self._namespace_rows(read)
+        namespaces, lists = self._namespace_rows(read)
         letters = self._dead_letters(read)
-        outcomes = self._outcomes(read)
-        changes = Changes(tuple(segments), namespaces, outcomes, letters)
-        written = any((segments, namespaces, letters, outcomes))
+        outcomes = self._outcomes(rolled)
+        written = any((segments, letters, outcomes))
+        changes = Changes(tuple(segments), outcomes=outcomes, dead_letters=letters)
         ref = partition.put_changes(changes) if written else None
+        # In an object of their own, whose size says how many they are.
+        list_ref = partition.put_changes(Changes(namespaces=namespaces)) if namespaces else None
         named = {change.segment_id for change in segments}
         entries = [
             _with_changes(entry, views.get(entry.segment_id), ref if entry.segment_id in named else None)
             for entry in (*kept, *outputs)
         ]
-        old = snapshot.table
         table = SegmentTable(
             tuple(entries),
-            _listed(old.namespaces, ref, namespaces, told=any(changes.namespaces for changes in read)),
-            _listed(old.dead_letters, ref, letters, told=any(changes.dead_letters for changes in read)),
+            lists if list_ref is None else (*lists, list_ref),
+            _listed(snapshot.table.dead_letters, ref, letters, told=any(changes.dead_letters for changes in read)),
             ref if outcomes else None,
         )
-        return table, ref
+        return table, [item for item in (ref, list_ref) if item is not None]
 
-    def _namespace_rows(self, read: Sequence[Changes]) -> tuple[NamespaceRow, ...]:
-        rows = tuple(row for changes in read for row in changes.namespaces)
+    def _namespace_rows(self, read: Sequence[Changes]) -> tuple[tuple[NamespaceRow, ...], tuple[ObjectRef, ...]]:
+        """Return the namespace rows to write, and the older lists that stay beside them.
+
+        Lists are joined as segments are, those that are not larger than what joins them, so that a namespace that is
+        made or deleted costs the logarithm of their number, not their number.
+        """
+        rows = [row for changes in read for row in changes.namespaces]
         snapshot = self._partition.snapshot
-        if rows and len(snapshot.table.namespaces) >= _LISTED_MAX:
-            held = {name for view in snapshot.views for name in view.reader.names}
-            return tuple(row for row in snapshot.namespaces.values() if row.exists or row.name.encode() in held)
-        return rows
+        lists = snapshot.table.namespaces
+        if not rows or len(lists) < _LISTED_MAX:
+            return tuple(rows), lists
+        first = len(lists) - 1
+        joined_bytes = lists[first].size_bytes
+        while first and lists[first - 1].size_bytes <= 2 * joined_bytes:
+            first -= 1
+            joined_bytes += lists[first].size_bytes
+        if first:
+            older = [self._partition.opener.changes(ref).namespaces for ref in lists[first:]]
+            return tuple(merge_namespaces([*older, rows]).values()), lists[:first]
+        # Only where all are written anew it is known which of the deleted ones nobody needs any more.
+        return tuple(snapshot.namespaces.needed(snapshot.views).values()), ()
 
     def _dead_letters(self, read: Sequence[Changes]) -> tuple[DeadLetter, ...]:
         letters = tuple(letter for changes in read for letter in changes.dead_letters)
@@ -217,13 +232,15 @@ class Merges:
             return tuple(letter for part in older for letter in part) + letters
         return letters
 
-    def _outcomes(self, read: Sequence[Changes]) -> tuple[Outcome, ...]:
+    def _outcomes(self, rolled: Sequence[DeltaRef]) -> tuple[Outcome, ...]:
+        """Return the outcomes that the new table tells of: those below the deltas that are not rolled up."""
         snapshot = self._partition.snapshot
-        old = snapshot.table.outcomes
-        known = self._partition.opener.changes(old).outcomes if old is not None else ()
+        names = {delta.object.name for delta in rolled}
+        left = [delta.begin_offset for delta in snapshot.manifest.recent if delta.object.name not in names]
+        end = min(left, default=snapshot.next_offset)
         oldest_ms = self._partition.clock_ms() - OUTCOMES_KEPT_MS
-        every = (*known, *(item for changes in read for item in changes.outcomes))
-        return tuple(item for item in every if item.time_ms >= oldest_ms)
+        known = snapshot.outcomes.joined().values()
+        return tuple(item for item in known if item.offset < end and item.time_ms >= oldest_ms)
 
 
 def _listed(
@@ -241,7 +258,10 @@ def _with_changes(entry: SegmentEntry, view: SegmentView | None, ref: ObjectRef 
     changes = entry.changes
     if ref is not None:
         changes = (ref,) if len(changes) >= _LISTED_MAX else (*changes, ref)
-    return replace(entry, changes=changes, dead_rows=len(view.dead) if view is not None else 0)
+    dead_rows = len(view.dead) if view is not None else 0
+    if changes is entry.changes and dead_rows == entry.dead_rows:
+        return entry
+    return replace(entry, changes=changes, dead_rows=dead_rows)
 
 
 def _parts(entry: SegmentEntry) -> list[ObjectRef]:

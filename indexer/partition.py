@@ -8,7 +8,7 @@ A crash between any two steps leaves only garbage: objects that no manifest name
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from indexer.fold import decode_records
 from indexer.memtable import Memtable
@@ -25,7 +25,7 @@ from schemas.changes import Changes, encode_changes
 from schemas.errors import AlreadyExists, CommitConflict, CorruptData
 from schemas.indexes import IndexSpec
 from schemas.limits import RECENT_DELTAS_MAX
-from schemas.manifest import DeltaRef, Manifest, ObjectRef, decode_manifest, encode_manifest
+from schemas.manifest import DeltaRef, Manifest, ObjectRef, SegmentTable, decode_manifest, encode_manifest
 
 __all__ = ["PartitionIndexer", "PartitionOptions"]
 
@@ -153,7 +153,7 @@ class PartitionIndexer:
             # They show events that the log has no more: once it has grown past them, nothing else would tell.
             self.store.quarantine(name)
             self.store.replace(name, b"")
-        self.snapshot = Snapshot(committed, found.metric, found.table, found.views, found.namespaces, found.outcomes)
+        self.snapshot = replace(found, manifest=committed)
         self._restart_fold()
 
     def fold(self, records: Sequence[StoredRecord], next_offset: int) -> None:
@@ -216,9 +216,12 @@ class PartitionIndexer:
         self._restart_fold()
         return True
 
-    def commit(self, manifest: Manifest, trusted: Sequence[str]) -> None:
-        """Create the next manifest and go on from it. Raises `CommitConflict`."""
-        self.snapshot = self.opener.open(self.snapshot, self._create(manifest), trusted=trusted)
+    def commit(self, manifest: Manifest, trusted: Sequence[str], *, table: SegmentTable | None = None) -> None:
+        """Create the next manifest and go on from it; `table` is what it names, where that is new.
+
+        Raises `CommitConflict`.
+        """
+        self.snapshot = self.opener.open(self.snapshot, self._create(manifest), trusted=trusted, table=table)
 
     def rebase(self) -> None:
         """Go on folding on top of the newest snapshot; only between publishes, when nothing is pending."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -206,16 +207,9 @@ class Reads:
         _check_page(prefix, limit)
         snapshots = await snapshots_of_all(index, wanted, self._freshness)
         shown = await show(index, snapshots, is_one_namespace=False)
-        counts = await self._counts(snapshots)
-        names = sorted(name for name in counts if name.startswith(prefix))
-        rest = [name for name in names if after is None or name > after]
-        page = rest[:limit]
-        more = len(rest) > limit
-        infos = [
-            NamespaceInfo(name, counts[name], _schema(snapshots[index.follower_of(name).partition], name))
-            for name in page
-        ]
-        return NamespacePage(infos, page[-1] if more else None, len(names)), shown
+        if self._has_few_namespaces(snapshots):
+            return _namespace_page(snapshots, prefix, after, limit), shown
+        return await self._in_thread(_namespace_page, snapshots, prefix, after, limit), shown
 
     async def describe_namespace(
         self, index: ServedIndex, namespace: str, wanted: Wanted
@@ -248,9 +242,12 @@ class Reads:
         return await self._in_thread(snapshot.count_matching, canonical_namespace(namespace), where), shown
 
     async def _counts(self, snapshots: Sequence[Snapshot]) -> dict[str, int]:
-        if sum(len(snapshot.namespaces) for snapshot in snapshots) <= self._options.inline_namespaces_max:
+        if self._has_few_namespaces(snapshots):
             return _all_counts(snapshots)
         return await self._in_thread(_all_counts, snapshots)
+
+    def _has_few_namespaces(self, snapshots: Sequence[Snapshot]) -> bool:
+        return sum(len(snapshot.namespaces) for snapshot in snapshots) <= self._options.inline_namespaces_max
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
@@ -318,6 +315,24 @@ def _all_counts(snapshots: Sequence[Snapshot]) -> dict[str, int]:
     for snapshot in snapshots:
         merged.update(snapshot.counts())
     return merged
+
+
+def _namespace_page(snapshots: Sequence[Snapshot], prefix: str, after: str | None, limit: int) -> NamespacePage:
+    """Return a page of the namespaces of all partitions; only those on it are counted."""
+    found: list[tuple[str, int]] = []
+    total = 0
+    for number, snapshot in enumerate(snapshots):
+        inside = snapshot.namespaces.starting_with(prefix)
+        total += len(inside)
+        begin = 0 if after is None else bisect_right(inside, after)
+        # One more than asked for tells whether there is another page.
+        found += [(name, number) for name in inside[begin : begin + limit + 1]]
+    found.sort()
+    infos = [
+        NamespaceInfo(name, snapshots[number].count(name), _schema(snapshots[number], name))
+        for name, number in found[:limit]
+    ]
+    return NamespacePage(infos, infos[-1].name if len(found) > limit else None, total)
 
 
 def _schema(snapshot: Snapshot, name: str) -> bytes:

@@ -202,11 +202,13 @@ def decode_footer(data: bytes) -> Footer:
     )
 
 
-def merge_namespaces(lists: Sequence[Sequence[NamespaceRow]]) -> dict[str, NamespaceRow]:
-    """Return the newest row of every namespace."""
+def merge_namespaces(lists: Sequence[Sequence[NamespaceRow]], *, from_offset: int = 0) -> dict[str, NamespaceRow]:
+    """Return the newest row of every namespace, of those that changed at `from_offset` or later."""
     newest: dict[str, NamespaceRow] = {}
     for rows in lists:
         for row in rows:
+            if row.offset < from_offset:
+                continue
             known = newest.get(row.name)
             if known is None or known.offset <= row.offset:
                 newest[row.name] = row

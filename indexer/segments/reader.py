@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.filtering import SliceColumns
 from indexer.segments.container import Container
+from indexer.segments.names import NameColumn
 from indexer.segments.rows import hash_ids
 from schemas.errors import CorruptData
 from schemas.records import Sparse
@@ -69,7 +69,7 @@ class SegmentReader:
         self.starts = records.column("namespace_starts", "<u4")
         self.offsets_min = records.column("namespace_offset_min", "<i8")
         self.offsets_max = records.column("namespace_offset_max", "<i8")
-        self.names = _names(records)
+        self.names = NameColumn(records.column("namespace_ends", "<u8"), records.blob("namespace_data"))
         self._columns: dict[int, SliceColumns] = {}
         flat: npt.NDArray[np.float32] = vectors.column("vectors", "<f4")
         # A segment without dense vectors (sparse index) has a matrix of no columns. After the rows come those elements
@@ -90,9 +90,8 @@ class SegmentReader:
 
     def slice_of(self, name: str) -> Slice | None:
         """Return the rows of a namespace, or None where it has none here."""
-        wanted = name.encode()
-        number = bisect_left(self.names, wanted)
-        if number == len(self.names) or self.names[number] != wanted:
+        number = self.names.find(name.encode())
+        if number < 0:
             return None
         return Slice(
             number,
@@ -148,10 +147,3 @@ class SegmentReader:
                 self._columns.clear()
             self._columns[part.number] = columns
         return columns
-
-
-def _names(records: Container) -> list[bytes]:
-    ends: npt.NDArray[Any] = records.column("namespace_ends", "<u8")
-    data = bytes(records.blob("namespace_data"))
-    bounds = ends.tolist()
-    return [data[bounds[i] : bounds[i + 1]] for i in range(len(bounds) - 1)]

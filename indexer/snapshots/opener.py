@@ -6,7 +6,7 @@ changes with offsets from there on, whichever objects they lie in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,9 @@ from indexer.segments.engines import choose_engine, open_graph, searcher_of
 from indexer.segments.graph import EF_SEARCH, GraphOptions
 from indexer.segments.reader import GraphReader, SegmentReader
 from indexer.segments.view import SegmentView, applied_patch
+from indexer.snapshots.layered import Layered
+from indexer.snapshots.namespaces import Namespaces
+from indexer.snapshots.segment_set import Places, SegmentSet
 from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store
 from schemas.changes import Changes, NamespaceRow, Outcome, Patch, SegmentChanges, decode_changes, merge_namespaces
@@ -35,16 +38,55 @@ _NO_CHANGES = Changes()
 
 @dataclass(slots=True)
 class _Building:
-    """A snapshot in the making: views by segment number, and which of them were opened just now."""
+    """A snapshot in the making: views by segment number, which were opened just now, and which are not as they were."""
 
     views: dict[int, SegmentView] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
+    changed: set[int] = field(default_factory=set)
+    # What `views` began as, where nothing was published since but deltas.
+    before: SegmentSet | None = None
+
+    def open(self, segment_id: int, view: SegmentView) -> None:
+        self.views[segment_id] = view
+        self.fresh.add(segment_id)
+        self.changed.add(segment_id)
 
     def apply(self, changes: SegmentChanges, *, from_offset: int) -> None:
         view = self.views.get(changes.segment_id)
         if view is not None:
             since = 0 if changes.segment_id in self.fresh else from_offset
             self.views[changes.segment_id] = view.with_changes(changes, from_offset=since)
+            self.changed.add(changes.segment_id)
+
+    def bury(self, number: int, row: NamespaceRow) -> None:
+        view = self.views[number]
+        part = view.reader.slice_of(row.name)
+        if part is not None and part.offset_max < row.floor and view.live_in(part):
+            self.views[number] = view.without_slice(part)
+            self.changed.add(number)
+
+
+class _Objects:
+    """The objects that one opening reads: each is read, and its lists are decoded, once."""
+
+    def __init__(self, store: Store, trusted: Iterable[str]) -> None:
+        self._store = store
+        self._trusted = frozenset(trusted)
+        self._containers: dict[str, Container] = {}
+        self._changes: dict[str, Changes] = {}
+
+    def container(self, ref: ObjectRef) -> Container:
+        if ref.name not in self._containers:
+            data = self._store.open(ref, verify=ref.name not in self._trusted)
+            self._containers[ref.name] = Container(data, name=ref.name)
+        return self._containers[ref.name]
+
+    def changes(self, ref: ObjectRef) -> Changes:
+        if ref.name not in self._changes:
+            container = self.container(ref)
+            has_any = "changes" in container
+            self._changes[ref.name] = decode_changes(bytes(container.blob("changes"))) if has_any else _NO_CHANGES
+        return self._changes[ref.name]
 
 
 class SnapshotOpener:
@@ -65,149 +107,158 @@ class SnapshotOpener:
         manifest = Manifest(self._spec.index_id, self._spec.log_id, self._partition, version=0, epoch=0, next_offset=0)
         return Snapshot(manifest, self._spec.metric, searcher=self._searcher)
 
-    def open(self, old: Snapshot, manifest: Manifest, *, trusted: Iterable[str] = ()) -> Snapshot:
+    def open(
+        self, old: Snapshot, manifest: Manifest, *, trusted: Iterable[str] = (), table: SegmentTable | None = None
+    ) -> Snapshot:
         """Return the snapshot of `manifest`, sharing with `old` what both name.
 
-        Objects in `trusted` were written by the caller: their digests are not computed again.
+        Objects in `trusted` were written by the caller: their digests are not computed again. Nor is a `table` read
+        again that the caller has just written for this manifest.
         Raises `CorruptData` where an object is damaged (fact `name`), `FileNotFoundError` where one is gone.
         """
         if old.lineage != manifest.lineage or old.next_offset > manifest.next_offset:
             old = self.empty()
-        skip = frozenset(trusted)
-        table = old.table if manifest.table == old.manifest.table else self._table(manifest.table, skip)
-        building = _Building()
-        known = {_records_name(view.source): view for view in old.views}
-        for entry in table.segments:
-            self._add(building, known, entry, skip)
-        news = self._add_recent(building, known, old, manifest, skip)
+        objects = _Objects(self._store, trusted)
+        if manifest.table == old.manifest.table:
+            table = old.table
+        table = table or _table(objects, manifest.table)
+        shown = old.manifest.recent
+        if table is old.table and manifest.recent[: len(shown)] == shown:
+            # Nothing but publishes since: what there was stays, so that only what changed is looked at.
+            building = _Building(dict(old.segment_set.by_number), before=old.segment_set)
+            news = _add_recent(building, {}, manifest.recent[len(shown) :], frozenset(), objects)
+        else:
+            building = _Building()
+            known = {_records_name(view.source): view for view in old.views}
+            for entry in table.segments:
+                self._add(building, known, entry, objects)
+            news = _add_recent(building, known, manifest.recent, {delta.object.name for delta in shown}, objects)
         if table is not old.table:
-            self._apply_entry_changes(building, old, manifest, table, skip)
+            _apply_entry_changes(building, old, manifest, table, objects)
         for changes in news:
             for change in changes.segments:
                 building.apply(change, from_offset=old.next_offset)
-        namespaces = self._namespaces(old, manifest, table, news, skip)
-        _apply_floors(building, _changed(old.namespaces, namespaces), namespaces)
-        outcomes = self._outcomes(old, manifest, table, news, skip)
-        views = tuple(building.views.values())
-        return Snapshot(manifest, self._spec.metric, table, views, namespaces, outcomes, self._searcher)
-
-    def changes(self, ref: ObjectRef, trusted: frozenset[str] = frozenset()) -> Changes:
-        """Read the small lists of an object."""
-        return _changes_of(self._container(ref, trusted))
-
-    def _namespaces(
-        self, old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], trusted: frozenset[str]
-    ) -> Mapping[str, NamespaceRow]:
-        lists = [changes.namespaces for changes in news]
+        places = old.segment_set.places if table is old.table else Places(table)
+        namespaces, moved = _namespaces(old, manifest, table, news, objects)
+        _apply_floors(building, manifest, moved, namespaces, places)
+        if building.before is not None:
+            segment_set = building.before.with_views(building.views, building.changed)
+        else:
+            segment_set = SegmentSet(places, building.views)
         if table is not old.table:
-            shown = old.table.namespaces
-            if not shown or table.namespaces[: len(shown)] != shown:
-                # The lists may have been written anew since, without namespaces that are gone: `old` is no help.
-                refs = [*table.namespaces, *(delta.object for delta in manifest.recent)]
-                return merge_namespaces([self.changes(ref, trusted).namespaces for ref in refs])
-            lists += [self.changes(ref, trusted).namespaces for ref in table.namespaces[len(shown) :]]
-        if not any(lists):
-            return old.namespaces
-        return merge_namespaces([tuple(old.namespaces.values()), *lists])
+            namespaces = namespaces.without_gone(segment_set.views)
+        outcomes = _outcomes(old, manifest, table, news, objects)
+        return Snapshot(manifest, self._spec.metric, table, segment_set, namespaces, outcomes, self._searcher)
 
-    def _outcomes(
-        self, old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], trusted: frozenset[str]
-    ) -> Mapping[int, Outcome]:
-        added = {item.offset: item for changes in news for item in changes.outcomes}
-        if table is old.table:
-            return {**old.outcomes, **added} if added else old.outcomes
-        oldest_ms = manifest.created_ms - OUTCOMES_KEPT_MS
-        kept = {key: item for key, item in old.outcomes.items() if item.time_ms >= oldest_ms}
-        if table.outcomes is not None:
-            kept |= {item.offset: item for item in self.changes(table.outcomes, trusted).outcomes}
-        return kept | added
-
-    def _table(self, ref: ObjectRef | None, trusted: frozenset[str]) -> SegmentTable:
-        if ref is None:
-            return SegmentTable()
-        return decode_table(bytes(self._container(ref, trusted).blob("table")))
+    def changes(self, ref: ObjectRef) -> Changes:
+        """Read the small lists of an object."""
+        return _Objects(self._store, ()).changes(ref)
 
     def _add(
-        self, building: _Building, known: Mapping[str, SegmentView], entry: SegmentEntry, trusted: frozenset[str]
+        self, building: _Building, known: Mapping[str, SegmentView], entry: SegmentEntry, objects: _Objects
     ) -> None:
         view = known.get(entry.records.name)
         if view is None:
-            view = SegmentView(self._reader(entry, trusted), entry, BitMap())
-            building.fresh.add(entry.segment_id)
-        elif view.source != entry:
-            view = replace_source(view, entry)
-        building.views[entry.segment_id] = view
+            building.open(entry.segment_id, SegmentView(self._reader(entry, objects), entry, BitMap()))
+        else:
+            building.views[entry.segment_id] = view if view.source == entry else replace_source(view, entry)
 
-    def _add_recent(
-        self,
-        building: _Building,
-        known: Mapping[str, SegmentView],
-        old: Snapshot,
-        manifest: Manifest,
-        trusted: frozenset[str],
-    ) -> list[Changes]:
-        """Add the rows of recent deltas; return the changes of those that may tell this snapshot something."""
-        read_all = bool(building.fresh)
-        shown = {delta.object.name for delta in old.manifest.recent}
-        news: list[Changes] = []
-        for delta in manifest.recent:
-            view = known.get(delta.object.name) if delta.segment_id else None
-            if view is not None:
-                building.views[delta.segment_id] = view
-            # From the first delta that the old snapshot does not show, all later ones are read.
-            read_all = read_all or delta.object.name not in shown
-            if not read_all:
-                continue
-            container = self._container(delta.object, trusted)
-            if delta.segment_id and view is None:
-                reader = SegmentReader(delta.segment_id, container, container)
-                building.views[delta.segment_id] = SegmentView(reader, delta, BitMap())
-                building.fresh.add(delta.segment_id)
-            news.append(_changes_of(container))
-        return news
-
-    def _apply_entry_changes(
-        self, building: _Building, old: Snapshot, manifest: Manifest, table: SegmentTable, trusted: frozenset[str]
-    ) -> None:
-        read: dict[str, Changes] = {}
-        seen = {entry.records.name: {ref.name for ref in entry.changes} for entry in old.table.segments}
-        for entry in table.segments:
-            refs = entry.changes
-            if entry.segment_id not in building.fresh:
-                if old.next_offset >= manifest.next_offset:
-                    continue  # a merge: the old view shows all of it
-                refs = tuple(ref for ref in refs if ref.name not in seen.get(entry.records.name, ()))
-            for ref in refs:
-                if ref.name not in read:
-                    read[ref.name] = self.changes(ref, trusted)
-                for change in read[ref.name].segments:
-                    if change.segment_id == entry.segment_id:
-                        building.apply(change, from_offset=old.next_offset)
-
-    def _reader(self, entry: SegmentEntry, trusted: frozenset[str]) -> SegmentReader:
-        records = self._container(entry.records, trusted)
-        vectors = self._container(entry.vectors, trusted) if entry.vectors is not None else records
-        graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, trusted)
+    def _reader(self, entry: SegmentEntry, objects: _Objects) -> SegmentReader:
+        records = objects.container(entry.records)
+        vectors = objects.container(entry.vectors) if entry.vectors is not None else records
+        graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, objects)
         reader = SegmentReader(entry.segment_id, records, vectors, graph)
         if reader.rows != entry.rows:
             raise CorruptData(f"Segment {entry.segment_id} has {reader.rows} rows, expected {entry.rows}.")
         return reader
 
     def _open_graph(
-        self, entry: SegmentEntry, ref: ObjectRef, vectors: Container, trusted: frozenset[str]
+        self, entry: SegmentEntry, ref: ObjectRef, vectors: Container, objects: _Objects
     ) -> GraphReader | None:
-        container = self._container(ref, trusted)
+        container = objects.container(ref)
         if self._graph is None:
             return None
         ef = self._graph.ef_search or entry.graph_ef_search or EF_SEARCH
         return open_graph(self._engine, container, vectors, rows=entry.rows, metric=self._spec.metric, ef=ef)
 
-    def _container(self, ref: ObjectRef, trusted: frozenset[str]) -> Container:
-        return Container(self._store.open(ref, verify=ref.name not in trusted), name=ref.name)
+
+def _table(objects: _Objects, ref: ObjectRef | None) -> SegmentTable:
+    return SegmentTable() if ref is None else decode_table(bytes(objects.container(ref).blob("table")))
 
 
-def _changes_of(container: Container) -> Changes:
-    return decode_changes(bytes(container.blob("changes"))) if "changes" in container else _NO_CHANGES
+def _add_recent(
+    building: _Building,
+    known: Mapping[str, SegmentView],
+    deltas: Iterable[DeltaRef],
+    shown: Collection[str],
+    objects: _Objects,
+) -> list[Changes]:
+    """Add the rows of recent `deltas`; return the changes of those that may tell this snapshot something."""
+    read_all = bool(building.fresh)
+    news: list[Changes] = []
+    for delta in deltas:
+        view = known.get(delta.object.name) if delta.segment_id else None
+        if view is not None:
+            building.views[delta.segment_id] = view
+        # From the first delta that the old snapshot does not show, all later ones are read.
+        read_all = read_all or delta.object.name not in shown
+        if not read_all:
+            continue
+        if delta.segment_id and view is None:
+            container = objects.container(delta.object)
+            reader = SegmentReader(delta.segment_id, container, container)
+            building.open(delta.segment_id, SegmentView(reader, delta, BitMap()))
+        news.append(objects.changes(delta.object))
+    return news
+
+
+def _apply_entry_changes(
+    building: _Building, old: Snapshot, manifest: Manifest, table: SegmentTable, objects: _Objects
+) -> None:
+    seen = {entry.records.name: {ref.name for ref in entry.changes} for entry in old.table.segments}
+    for entry in table.segments:
+        refs = entry.changes
+        if entry.segment_id not in building.fresh:
+            if old.next_offset >= manifest.next_offset:
+                continue  # a merge: the old view shows all of it
+            refs = tuple(ref for ref in refs if ref.name not in seen.get(entry.records.name, ()))
+        for ref in refs:
+            for change in objects.changes(ref).segments:
+                if change.segment_id == entry.segment_id:
+                    building.apply(change, from_offset=old.next_offset)
+
+
+def _namespaces(
+    old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], objects: _Objects
+) -> tuple[Namespaces, Iterable[NamespaceRow]]:
+    """Return the namespaces and those rows that changed since `old`, at the cost of the lists that it does not show."""
+    if old.next_offset >= manifest.next_offset:
+        return old.namespaces, ()  # a merge: the same namespaces, said in fewer lists
+    lists = [changes.namespaces for changes in news]
+    if table is not old.table:
+        if table.namespaces[:1] != old.table.namespaces[:1]:
+            # Whoever writes the first list anew leaves out namespaces that are gone: `old` would keep them for ever.
+            refs = [*table.namespaces, *(delta.object for delta in manifest.recent)]
+            rows = merge_namespaces([objects.changes(ref).namespaces for ref in refs])
+            known = old.namespaces
+            return Namespaces(rows), [row for row in rows.values() if row.floor and known.get(row.name) != row]
+        shown = {ref.name for ref in old.table.namespaces}
+        lists += [objects.changes(ref).namespaces for ref in table.namespaces if ref.name not in shown]
+    changed = merge_namespaces(lists, from_offset=old.next_offset)
+    return old.namespaces.with_rows(changed), changed.values()
+
+
+def _outcomes(
+    old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], objects: _Objects
+) -> Layered[int, Outcome]:
+    added = {item.offset: item for changes in news for item in changes.outcomes if item.offset >= old.next_offset}
+    if table is old.table:
+        return old.outcomes.with_items(added)
+    oldest_ms = manifest.created_ms - OUTCOMES_KEPT_MS
+    kept = {key: item for key, item in old.outcomes.joined().items() if item.time_ms >= oldest_ms}
+    if table.outcomes is not None:
+        kept |= {item.offset: item for item in objects.changes(table.outcomes).outcomes}
+    return Layered(kept | added)
 
 
 def fold_changes(segment_id: int, changes: Iterable[SegmentChanges], *, from_offset: int = 0) -> SegmentChanges:
@@ -240,36 +291,41 @@ def _uncovered(patches: Iterable[Patch]) -> tuple[Patch, ...]:
 
 
 def replace_source(view: SegmentView, entry: SegmentEntry) -> SegmentView:
-    """Return the view under a new mention, with its history folded into one item, so that it stays bounded."""
-    if len(view.changes) <= 1:
+    """Return the view under a new mention, with its history folded into few items, so that it stays bounded."""
+    changes = view.changes
+    if len(changes) <= 1:
         return view.named(entry)
-    folded = fold_changes(entry.segment_id, view.changes)
-    return SegmentView(view.reader, entry, view.dead, (folded,), tuple(map(applied_patch, folded.patches)))
+    first = 0
+    if not view.patches:
+        # Kills alone are joined as layers are: a long history is not written anew for a few rows more.
+        first = len(changes) - 1
+        rows = len(changes[first].killed_rows)
+        while first and len(changes[first - 1].killed_rows) <= 2 * rows:
+            first -= 1
+            rows += len(changes[first].killed_rows)
+    folded = (*changes[:first], fold_changes(entry.segment_id, changes[first:]))
+    patches = tuple(applied_patch(patch) for item in folded for patch in item.patches)
+    return SegmentView(view.reader, entry, view.dead, folded, patches)
 
 
 def _records_name(source: SegmentEntry | DeltaRef) -> str:
     return source.records.name if isinstance(source, SegmentEntry) else source.object.name
 
 
-def _changed(old: Mapping[str, NamespaceRow], new: Mapping[str, NamespaceRow]) -> list[NamespaceRow]:
-    return [] if new is old else [row for name, row in new.items() if old.get(name) is not row]
-
-
-def _apply_floors(building: _Building, changed: Iterable[NamespaceRow], namespaces: Mapping[str, NamespaceRow]) -> None:
+def _apply_floors(
+    building: _Building, manifest: Manifest, changed: Iterable[NamespaceRow], namespaces: Namespaces, places: Places
+) -> None:
     """Bury slices whose rows are all older than their namespace's deletion: new deletions, and new segments."""
     for number in building.fresh:
-        for name in building.views[number].reader.names:
-            row = namespaces.get(name.decode())
-            if row is not None and row.floor:
-                _bury(building, number, row)
+        names = building.views[number].reader.names
+        buried = namespaces.buried
+        # Whichever are fewer: a large new segment of an index where nothing was ever deleted costs nothing.
+        known = buried.joined().values() if len(buried) < len(names) else map(buried.get, map(bytes.decode, names))
+        for row in known:
+            if row is not None:
+                building.bury(number, row)
+    recent = [delta.segment_id for delta in manifest.recent if delta.segment_id]
     for row in changed:
         if row.floor:
-            for number in building.views:
-                _bury(building, number, row)
-
-
-def _bury(building: _Building, number: int, row: NamespaceRow) -> None:
-    view = building.views[number]
-    part = view.reader.slice_of(row.name)
-    if part is not None and part.offset_max < row.floor and view.live_in(part):
-        building.views[number] = view.without_slice(part)
+            for number in (*places.numbers(row.name), *recent):
+                building.bury(number, row)

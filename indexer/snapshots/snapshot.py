@@ -18,7 +18,10 @@ from indexer.segments.rows import hash_ids
 from indexer.segments.scoring import score_of_rank
 from indexer.segments.search import Searcher, SearchQuery, SliceReport, StockSearch
 from indexer.segments.view import SegmentView
-from schemas.changes import NamespaceRow, Outcome
+from indexer.snapshots.layered import Layered
+from indexer.snapshots.namespaces import Namespaces
+from indexer.snapshots.segment_set import SegmentSet
+from schemas.changes import Outcome
 from schemas.filters import Filter
 from schemas.indexes import Metric
 from schemas.manifest import Manifest, SegmentTable
@@ -43,17 +46,14 @@ class Hit:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What a partition holds at `next_offset`. Safe to read from several threads.
-
-    `views` are the segments, those of the table first, then the recent ones, oldest first.
-    """
+    """What a partition holds at `next_offset`. Safe to read from several threads."""
 
     manifest: Manifest
     metric: Metric
     table: SegmentTable = field(default_factory=SegmentTable)
-    views: tuple[SegmentView, ...] = ()
-    namespaces: Mapping[str, NamespaceRow] = field(default_factory=dict)
-    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    segment_set: SegmentSet = field(default_factory=SegmentSet)
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    outcomes: Layered[int, Outcome] = field(default_factory=Layered)
     searcher: Searcher = field(default_factory=StockSearch)
 
     @property
@@ -89,17 +89,22 @@ class Snapshot:
     @property
     def segments(self) -> int:
         """Number of segments."""
-        return len(self.views)
+        return len(self.segment_set.by_number)
 
-    @cached_property
+    @property
+    def views(self) -> tuple[SegmentView, ...]:
+        """The segments, those of the table first, then the recent ones, oldest first."""
+        return self.segment_set.views
+
+    @property
     def live_rows(self) -> int:
         """Live records of all namespaces."""
-        return sum(view.live_rows for view in self.views)
+        return self.segment_set.live_rows
 
-    @cached_property
+    @property
     def tail_rows(self) -> int:
         """Live rows that are not in a graph."""
-        return sum(view.live_rows for view in self.views if not view.in_graph)
+        return self.segment_set.tail_rows
 
     def tail_rows_of(self, name: str) -> int:
         """Return the live rows of a namespace that are not in a graph."""
@@ -114,14 +119,17 @@ class Snapshot:
         """Return the live records of a namespace; 0 where it does not exist."""
         return sum(view.live_in(part) for view, part in self.slices(name))
 
-    def counts(self) -> dict[str, int]:
-        """Return the live records of every existing namespace."""
-        totals = {name: 0 for name, row in self.namespaces.items() if row.exists}
+    def counts(self) -> Mapping[str, int]:
+        """Return the live records of every existing namespace. Costs what there is, once per snapshot."""
+        return self._counts
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        totals = dict.fromkeys(self.namespaces.existing, 0)
         for view in self.views:
-            for name, count in zip(view.reader.names, view.counts().tolist(), strict=True):
-                text = name.decode()
-                if text in totals:
-                    totals[text] += count
+            for name, count in zip(map(bytes.decode, view.reader.names), view.counts().tolist(), strict=True):
+                if name in totals:
+                    totals[name] += count
         return totals
 
     def search(self, name: str, query: SearchQuery) -> list[Hit]:
@@ -182,11 +190,10 @@ class Snapshot:
         return sum(int(np.count_nonzero(view.matching(part, where))) for view, part in self.slices(name))
 
     def slices(self, name: str) -> Sequence[tuple[SegmentView, Slice]]:
-        """Return the segments that hold rows of a namespace, newest first, with their rows."""
+        """Return the segments that hold rows of a namespace, recent ones first, with their rows."""
         found = self._known.get(name)
         if found is None:
-            pairs = ((view, view.reader.slice_of(name)) for view in reversed(self.views))
-            found = tuple((view, part) for view, part in pairs if part is not None)
+            found = tuple(self.segment_set.slices(name))
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[name] = found

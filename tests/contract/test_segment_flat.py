@@ -47,7 +47,7 @@ def test_namespaces_share_a_segment_and_do_not_see_each_other(tmp_path):
         worker.publish()
     worker.merge_all()
     assert len(worker.snapshot.views) == 1
-    assert worker.snapshot.views[0].reader.names == sorted(name.encode() for name in names)
+    assert list(worker.snapshot.views[0].reader.names) == sorted(name.encode() for name in names)
     state = Oracle(pipeline.book).at(pipeline.book.end)
     assert_shows(pipeline.fresh_snapshot(), state, names=names, ids=_IDS, query=Query(dense(1), 10, {"n": 1}))
 

@@ -50,6 +50,7 @@ def assert_counts(snapshot: Snapshot, state: State) -> None:
     assert snapshot.dead_letters == len(state.dead_letters)
     assert snapshot.counts() == {name: len(records) for name, records in state.records.items()}
     assert snapshot.live_rows == sum(map(len, state.records.values()))
+    assert snapshot.tail_rows == sum(view.live_rows for view in snapshot.views if not view.in_graph)
     for name, schema in state.schemas.items():
         assert snapshot.namespaces[name].schema == schema
     oldest_ms = snapshot.manifest.created_ms - OUTCOMES_KEPT_MS
