@@ -291,21 +291,28 @@ def _uncovered(patches: Iterable[Patch]) -> tuple[Patch, ...]:
 
 
 def replace_source(view: SegmentView, entry: SegmentEntry) -> SegmentView:
-    """Return the view under a new mention, with its history folded into few items, so that it stays bounded."""
+    """Return the view under a new mention, with its history folded into few items, so that it stays bounded.
+
+    Items are folded as layers are, with those that are not much larger: a long history is not gone through for a
+    short one that follows it.
+    """
     changes = view.changes
     if len(changes) <= 1:
         return view.named(entry)
-    first = 0
-    if not view.patches:
-        # Kills alone are joined as layers are: a long history is not written anew for a few rows more.
-        first = len(changes) - 1
-        rows = len(changes[first].killed_rows)
-        while first and len(changes[first - 1].killed_rows) <= 2 * rows:
-            first -= 1
-            rows += len(changes[first].killed_rows)
-    folded = (*changes[:first], fold_changes(entry.segment_id, changes[first:]))
-    patches = tuple(applied_patch(patch) for item in folded for patch in item.patches)
-    return SegmentView(view.reader, entry, view.dead, folded, patches)
+    first = len(changes) - 1
+    size = _size(changes[first])
+    while first and _size(changes[first - 1]) <= 2 * size:
+        first -= 1
+        size += _size(changes[first])
+    folded = fold_changes(entry.segment_id, changes[first:])
+    # The patches of a view are those of its changes, one after another.
+    kept = view.patches[: sum(len(item.patches) for item in changes[:first])]
+    patches = (*kept, *map(applied_patch, folded.patches))
+    return SegmentView(view.reader, entry, view.dead, (*changes[:first], folded), patches)
+
+
+def _size(changes: SegmentChanges) -> int:
+    return len(changes.killed_rows) + len(changes.patches)
 
 
 def _records_name(source: SegmentEntry | DeltaRef) -> str:
