@@ -21,6 +21,9 @@ from schemas.records import Record
 
 __all__ = ["AppliedPatch", "SegmentView", "applied_patch"]
 
+# A part of a segment smaller than one in so many is not worth a mask of all rows.
+_SMALL_PARTS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class AppliedPatch:
@@ -77,6 +80,19 @@ class SegmentView:
         mask = np.ones(self.reader.rows, np.bool_)
         if self.dead:
             mask[np.asarray(self.dead.to_array(), np.int64)] = False
+        return mask
+
+    def alive_in(self, part: Slice) -> npt.NDArray[np.bool_]:
+        """Return which rows of `part` are alive: bool [end - start], not to be changed.
+
+        A small part of a large segment is read from the bitmap: the mask of all rows is made anew after each kill.
+        """
+        if "alive" in self.__dict__ or (part.end - part.start) * _SMALL_PARTS >= self.reader.rows:
+            return self.alive[part.start : part.end]
+        mask = np.ones(part.end - part.start, np.bool_)
+        dead = self.dead & BitMap(range(part.start, part.end))
+        if dead:
+            mask[np.asarray(dead.to_array(), np.int64) - part.start] = False
         return mask
 
     @cached_property
@@ -148,7 +164,7 @@ class SegmentView:
         self, part: Slice, where: Filter | None, *, pending: Sequence[AppliedPatch] = ()
     ) -> npt.NDArray[np.bool_]:
         """Return which rows of `part` are alive and match, `pending` patches applied last: bool [end - start]."""
-        alive = self.alive[part.start : part.end]
+        alive = self.alive_in(part)
         if where is None:
             return alive
         patches = _clip((*self.patches, *pending), part)
