@@ -282,11 +282,14 @@ def _uncovered(patches: Iterable[Patch]) -> tuple[Patch, ...]:
     for patch in sorted(patches, key=lambda item: item.offset, reverse=True):
         rows = BitMap.deserialize(patch.rows)
         fields = list(orjson.loads(patch.set_metadata))
-        left = rows - BitMap.intersection(*(covered.get(field, BitMap()) for field in fields))
+        again = rows.copy()
+        # In place: what is covered may be large where a patch has one row.
         for field_name in fields:
-            covered[field_name] = covered.get(field_name, BitMap()) | rows
-        if left:
-            kept.append(patch if len(left) == len(rows) else replace(patch, rows=left.serialize()))
+            known = covered.setdefault(field_name, BitMap())
+            again &= known
+            known |= rows
+        if len(again) < len(rows):
+            kept.append(replace(patch, rows=(rows - again).serialize()) if again else patch)
     return tuple(reversed(kept))
 
 
