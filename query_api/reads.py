@@ -22,6 +22,7 @@ from query_api.freshness import (
     snapshot_of,
     snapshots_of_all,
 )
+from query_api.searches import Searches, SearchOptions
 from query_api.served import ServedIndex
 from schemas.errors import InvalidRequest, NotFound, SnapshotBehind
 from schemas.filters import Filter
@@ -42,19 +43,18 @@ __all__ = [
     "Reads",
 ]
 
+# A filter multiplies what a search looks at by about this much at worst; what a row costs in a mask, and as a document.
+_FILTERED, _MASK_ROW_NS, _DOCUMENT_NS = 5, 2, 1_000
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What runs on the event loop itself: searches over fewer numbers, and fetches of fewer ids, than these.
+    """What runs on the event loop itself: quick searches, and fetches of fewer ids than `inline_fetch_max`."""
 
-    A scan of 250,000 float32 takes about 0.1 ms, less than a thread costs.
-    """
-
-    inline_numbers_max: int = 250_000
-    inline_filter_rows_max: int = 1_000
+    searches: SearchOptions = field(default_factory=SearchOptions)
     inline_fetch_max: int = 100
     inline_namespaces_max: int = 1_000
 
@@ -131,6 +131,7 @@ class Reads:
 
     def __init__(self, *, threads: Executor, options: ReadOptions, freshness: Freshness) -> None:
         self._threads = threads
+        self._searches = Searches(threads, options.searches)
         self._options = options
         self._freshness = freshness
 
@@ -146,12 +147,8 @@ class Reads:
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
-        # Rows of the whole partition: to count those of the namespace costs as much as the thread that it may save.
-        rows = snapshot.live_rows
-        is_small = rows * index.spec.dimension <= self._options.inline_numbers_max
-        if is_small and (question.where is None or rows <= self._options.inline_filter_rows_max):
-            return _search(snapshot, name, question), shown
-        return await self._in_thread(_search, snapshot, name, question), shown
+        cost_ns = _search_ns(snapshot, name, index.spec.dimension, question)
+        return await self._searches.run(cost_ns, _search, snapshot, name, question), shown
 
     async def fetch(
         self, index: ServedIndex, namespace: str, ids: Sequence[str], wanted: Wanted
@@ -290,6 +287,16 @@ def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None
         if not is_dot:
             raise InvalidRequest("Index configuration does not support sparse values: the metric must be dotproduct")
         raise InvalidRequest("Querying with a sparse vector is not supported yet; leave 'sparseVector' out.")
+
+
+def _search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question) -> float:
+    """Return about how many nanoseconds a question takes."""
+    vector = np.ones(dimension, np.float32) if question.vector is None else question.vector
+    cost_ns = snapshot.search_ns(name, SearchQuery(vector, question.top_k))
+    if question.where is None:
+        return cost_ns
+    # Masks of all rows; and rows that were never rolled up have no columns: their documents are read.
+    return _FILTERED * cost_ns + _MASK_ROW_NS * snapshot.live_rows + _DOCUMENT_NS * snapshot.tail_rows_of(name)
 
 
 def _search(snapshot: Snapshot, name: str, question: Question) -> list[Match]:

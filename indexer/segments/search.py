@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.segments.hnsw import StockGraph
-from indexer.segments.native import HIT, SCAN, WALK, Engine, NativeGraph, slices_of
+from indexer.segments.native import HIT, SCAN, SLICE, WALK, Engine, NativeGraph, slices_of
 from indexer.segments.planner import SlicePlan, plan_slice
 from indexer.segments.reader import Slice
 from indexer.segments.scoring import gather_pays, ranks, top_rows
@@ -24,7 +24,7 @@ from indexer.segments.view import SegmentView
 from schemas.filters import Filter
 from schemas.indexes import Metric
 
-__all__ = ["Found", "NativeSearch", "SearchQuery", "Searcher", "SliceReport", "StockSearch"]
+__all__ = ["Found", "NativeSearch", "Prepared", "SearchQuery", "Searcher", "SliceReport", "StockSearch"]
 
 # Widening of the stock engine's first walk over what the share of allowed rows predicts.
 _WIDENING = 1.5
@@ -63,10 +63,13 @@ class Found:
 
 
 class Searcher(Protocol):
-    """What a snapshot searches with."""
+    """What a snapshot searches with. Safe to use from several threads."""
 
-    def search(self, parts: Sequence[Part], query: SearchQuery, metric: Metric) -> Found:
-        """Search `parts`, the slices of one namespace."""
+    def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
+        """Plan a search of `parts`, the slices of one namespace."""
+
+    def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
+        """Search as planned for a query of the same `top_k` and `where`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,18 @@ class _Planned:
         plan = "graph" if self.plan.walk else "scan" if self.mask is None else "filter"
         rows = self.part.end - self.part.start
         return SliceReport(self.view.segment_id, plan, rows, self.allowed, candidates, nanoseconds / 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What can be known of a search before its vector is: good for every query of one `top_k` without a filter.
+
+    `numbers` are the slices as the native engine wants them; `cost_ns` is what the search promises to take.
+    """
+
+    planned: Sequence[_Planned]
+    numbers: npt.NDArray[np.void]
+    cost_ns: float
 
 
 def _planned(parts: Sequence[Part], query: SearchQuery) -> list[_Planned]:
@@ -116,10 +131,15 @@ class NativeSearch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def search(self, parts: Sequence[Part], query: SearchQuery, metric: Metric) -> Found:
+    def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         planned = _planned(parts, query)
+        return Prepared(planned, slices_of([_numbers(item) for item in planned]), _cost_ns(planned))
+
+    def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
+        planned = prepared.planned
         vector = np.ascontiguousarray(query.vector, np.float32)
-        slices = slices_of([_numbers(item) for item in planned])
+        # The engine writes into it what the search took.
+        slices = prepared.numbers.copy()
         hits, is_tied = self._engine.search(slices, vector, metric, query.top_k)
         spent = zip(slices["evaluated"].tolist(), slices["nanoseconds"].tolist(), strict=True)
         reports = [item.report(*cost) for item, cost in zip(planned, spent, strict=True)]
@@ -151,6 +171,10 @@ class NativeSearch:
         return best
 
 
+def _cost_ns(planned: Sequence[_Planned]) -> float:
+    return sum(item.plan.cost_ns for item in planned)
+
+
 def _found(hits: npt.NDArray[np.void], planned: Sequence[_Planned], reports: Sequence[SliceReport]) -> Found:
     """Return `hits`, whose rows count from the beginning of their slices, by the rows of their segments."""
     if any(item.part.start for item in planned):
@@ -179,8 +203,12 @@ def _numbers(item: _Planned) -> tuple[int, ...]:
 class StockSearch:
     """Searches by numpy and the hnswlib module, a slice at a time."""
 
-    def search(self, parts: Sequence[Part], query: SearchQuery, metric: Metric) -> Found:
+    def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         planned = _planned(parts, query)
+        return Prepared(planned, np.empty(0, SLICE), _cost_ns(planned))
+
+    def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
+        planned = prepared.planned
         found, reports = [], []
         for number, item in enumerate(planned):
             begin = time.perf_counter_ns()
