@@ -33,6 +33,7 @@ from schemas.errors import ConfigError
 from schemas.indexes import IndexSpec
 
 if TYPE_CHECKING:
+    from compose.doctor import DoctorParts
     from indexer.indexer import Indexer, IndexerOptions
     from query_api.app import ApiDeps, ApiOptions
 
@@ -40,6 +41,7 @@ __all__ = [
     "api_parts",
     "clock_ms",
     "crash_step",
+    "doctor_parts",
     "indexer_parts",
     "is_embedded",
     "open_logs",
@@ -95,18 +97,31 @@ def run_directory(data_dir: Path) -> Path:
 
 
 def open_logs(
-    settings: Settings, *, senders: Sequence[PokeSender] = (), receiver: PokeReceiver | None = None, step: Step
+    settings: Settings,
+    *,
+    senders: Sequence[PokeSender] = (),
+    receiver: PokeReceiver | None = None,
+    step: Step,
+    is_read_only: bool = False,
 ) -> Logs:
-    """Return the place of logs that the settings name, not yet started."""
+    """Return the place of logs that the settings name, not yet started; `is_read_only` makes and changes nothing."""
     if not is_embedded(settings):
         from producer.log.kafka import KafkaLogs
         from producer.log.kafka_cluster import KafkaLogOptions
 
         kafka = KafkaLogOptions(**settings.options_of(KafkaLogOptions))
-        return KafkaLogs(settings.log.removeprefix("kafka://"), kafka, step=step)
+        return KafkaLogs(settings.log.removeprefix("kafka://"), kafka, step=step, is_read_only=is_read_only)
     options = SqliteLogOptions(**settings.options_of(SqliteLogOptions))
     path = settings.data_dir / "log.sqlite"
-    return SqliteLogs(path, options, clock_ms=clock_ms, step=step, senders=senders, receiver=receiver)
+    return SqliteLogs(
+        path,
+        options,
+        clock_ms=clock_ms,
+        step=step,
+        senders=senders,
+        receiver=receiver,
+        is_read_only=is_read_only,
+    )
 
 
 def is_embedded(settings: Settings) -> bool:
@@ -184,6 +199,28 @@ async def indexer_parts(settings: Settings, registry: CollectorRegistry) -> Asyn
         await indexer.start()
         stack.push_async_callback(indexer.close)
         yield indexer
+
+
+@contextlib.asynccontextmanager
+async def doctor_parts(settings: Settings, *, queries: int) -> AsyncIterator[DoctorParts]:
+    """Open what the doctor looks at, for reading only, beside a running server or without one.
+
+    Raises `ConfigError` where there is no such data directory, `NotFound` where it has no log, `LogUnavailable`.
+    """
+    from compose.doctor import DoctorParts
+    from indexer.doctor import DoctorOptions
+    from indexer.recall_sample import SampleOptions
+
+    if not (settings.data_dir / "snapshots").is_dir():
+        raise ConfigError(f"There are no snapshots in {settings.data_dir.resolve()}: is that the data directory?")
+    indexer = _indexer_options(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        logs = await _started(open_logs(settings, step=no_step, is_read_only=True), stack)
+        catalog = Catalog(logs)
+        await catalog.start()
+        stack.push_async_callback(catalog.close)
+        options = DoctorOptions(indexer.partition, indexer.retention, SampleOptions(queries=queries))
+        yield DoctorParts(catalog, logs, open_store(settings), options, clock_ms)
 
 
 async def _pokes(

@@ -24,7 +24,7 @@ from schemas.manifest import (
     encode_checkpoint,
 )
 
-__all__ = ["Janitor", "RetentionOptions"]
+__all__ = ["Janitor", "RetentionOptions", "Survey"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,20 @@ class RetentionOptions:
     manifests_kept: int = 8
     grace_seconds: float = 60.0
     unfinished_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies in a partition's folder, as of one look.
+
+    `retained` are the versions whose objects stay, `needed` the names of those objects; `garbage` are the names, of
+    objects, manifests and unfinished files, that a collection would delete now.
+    """
+
+    versions: tuple[int, ...]
+    retained: frozenset[int]
+    needed: frozenset[str]
+    garbage: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,19 @@ class Janitor:
         """
         partition = self._partition
         epoch, writer = partition.snapshot.epoch, partition.snapshot.manifest.writer
+        survey = self.survey(busy_seconds=busy_seconds)
+        newest = partition.newest_manifest()
+        if newest is None:
+            raise CorruptData("The newest manifest cannot be read: nothing was collected.")
+        if (newest.epoch, newest.writer) != (epoch, writer):
+            raise CommitConflict("Another worker has taken over: nothing was collected.")
+        partition.store.delete(survey.garbage)
+        self._tables = {name: refs for name, refs in self._tables.items() if name in survey.needed}
+        return len(survey.garbage)
+
+    def survey(self, *, busy_seconds: float = 0.0) -> Survey:
+        """Return what is there and what nobody needs, without deleting anything; `busy_seconds` as of `collect`."""
+        partition = self._partition
         prefix = partition_prefix(partition.spec.index_id, partition.partition)
         objects = partition.store.list(f"{prefix}/objects")
         names = partition.store.list(f"{prefix}/manifests")
@@ -139,14 +166,7 @@ class Janitor:
         for folder in (prefix, f"{prefix}/objects", f"{prefix}/manifests"):
             unfinished = partition.store.list(folder, is_finished=False)
             garbage += [name for name in unfinished if self._older(name, self._options.unfinished_seconds)]
-        newest = partition.newest_manifest()
-        if newest is None:
-            raise CorruptData("The newest manifest cannot be read: nothing was collected.")
-        if (newest.epoch, newest.writer) != (epoch, writer):
-            raise CommitConflict("Another worker has taken over: nothing was collected.")
-        partition.store.delete(garbage)
-        self._tables = {name: refs for name, refs in self._tables.items() if name in needed}
-        return len(garbage)
+        return Survey(tuple(versions), frozenset(retained), frozenset(needed), tuple(garbage))
 
     def _retained(self, versions: list[int]) -> set[int]:
         """Return the versions whose objects stay: the newest, the young, and the last two checkpoints."""

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from producer.log.kafka_append import PartitionAppender
 from producer.log.kafka_cluster import AnswerLost, Cluster, KafkaLogOptions, Unreachable
 from producer.log.kafka_fetch import PartitionReader, read_ends
-from producer.log.kafka_topics import drop_topic, ensure_topic
+from producer.log.kafka_topics import drop_topic, ensure_topic, has_topic
 from producer.log.protocol import Appended, Log, LogBatch, LogRecord
 from producer.log.sizes import check_append
 from producer.steps import Step, no_step
-from schemas.errors import ConfigError, LogUnavailable
+from schemas.errors import ConfigError, LogUnavailable, NotFound
 
 __all__ = ["KafkaLog", "KafkaLogOptions", "KafkaLogs"]
 
@@ -72,9 +72,15 @@ class KafkaLog:
 
 
 class KafkaLogs:
-    """All logs of one Kafka cluster. `bootstrap` is `host:port[,host:port...]`."""
+    """All logs of one Kafka cluster. `bootstrap` is `host:port[,host:port...]`.
 
-    def __init__(self, bootstrap: str, options: KafkaLogOptions, *, step: Step = no_step) -> None:
+    Where `is_read_only`, no topic is made: a missing one is `NotFound`.
+    """
+
+    def __init__(
+        self, bootstrap: str, options: KafkaLogOptions, *, step: Step = no_step, is_read_only: bool = False
+    ) -> None:
+        self._is_read_only = is_read_only
         self._options = options
         self._step = step
         self._cluster = Cluster(bootstrap, options)
@@ -119,6 +125,8 @@ class KafkaLogs:
             raise LogUnavailable("The log is closed.")
         if log_id not in self._logs:
             topic = _topic(name, log_id)
+            if self._is_read_only and not await has_topic(self._cluster, topic, self._options):
+                raise NotFound(f"There is no topic {topic}.")
             await ensure_topic(self._cluster, topic, partitions, self._options)
             # Another caller may have been faster.
             if log_id not in self._logs:

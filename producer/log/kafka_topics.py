@@ -13,7 +13,7 @@ from producer.log.kafka_cluster import AnswerLost, Cluster, KafkaLogOptions, Top
 from schemas.errors import ConfigError, LogUnavailable
 from schemas.limits import APPEND_BYTES_MAX
 
-__all__ = ["drop_topic", "ensure_topic"]
+__all__ = ["drop_topic", "ensure_topic", "has_topic"]
 
 _MIB = 1024 * 1024
 # The largest append, with what Kafka adds for every record.
@@ -63,6 +63,15 @@ async def ensure_topic(cluster: Cluster, topic: str, partitions: int, options: K
             partitions=len(found.leaders),
         )
     _check(topic, await _settings(cluster, topic, deadline))
+
+
+async def has_topic(cluster: Cluster, topic: str, options: KafkaLogOptions) -> bool:
+    """Say whether the topic exists. Raises `LogUnavailable`."""
+    deadline = asyncio.get_running_loop().time() + options.answer_seconds
+    try:
+        return await cluster.describe(topic, deadline=deadline) is not None
+    except (Unreachable, AnswerLost) as error:
+        raise LogUnavailable(f"The Kafka brokers do not answer: {error}") from error
 
 
 async def drop_topic(cluster: Cluster, topic: str, options: KafkaLogOptions) -> None:

@@ -81,7 +81,10 @@ class SqliteLog:
 
 
 class SqliteLogs:
-    """All logs of one data directory. `step` is called on the writer's thread, except before an answer."""
+    """All logs of one data directory. `step` is called on the writer's thread, except before an answer.
+
+    Where `is_read_only`, nothing is made, changed or deleted: a missing file or log is `NotFound`, and appends fail.
+    """
 
     def __init__(
         self,
@@ -92,8 +95,10 @@ class SqliteLogs:
         step: Step = no_step,
         senders: Sequence[PokeSender] = (),
         receiver: PokeReceiver | None = None,
+        is_read_only: bool = False,
     ) -> None:
         self._path = path
+        self._is_read_only = is_read_only
         self._options = options
         self._receiver = receiver
         self._reader = SqliteReader(path, options)
@@ -113,8 +118,16 @@ class SqliteLogs:
     async def start(self) -> None:
         """Open the file, making it where there is none.
 
-        Raises `ConfigError` where the file is not ours, `UnsupportedFormat` where it is newer, `LogUnavailable`.
+        Raises `ConfigError` where the file is not ours, `UnsupportedFormat` where it is newer, `LogUnavailable`;
+        `NotFound` where there is none and this is for reading only.
         """
+        if self._is_read_only:
+            if not self._path.exists():
+                raise NotFound(f"There is no log at {self._path}.")
+            await self._reader.start()
+            log_id, slots = await self._made(CONTROL_NAME, None, 1)
+            self._control = self._adopt(log_id, slots)
+            return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -157,6 +170,8 @@ class SqliteLogs:
         """Look the log up, or make it; `log_id` None means whichever has that name."""
         found = await self._reader.query(lambda connection: _find(connection, name, log_id))
         if found is None:
+            if self._is_read_only:
+                raise NotFound(f"There is no log of {name!r} in {self._path}.")
             found = await asyncio.shield(
                 self._writer.run(lambda connection: _make(connection, name, log_id, partitions))
             )

@@ -538,3 +538,35 @@ async def test_ten_thousand_waits_keep_no_memory(start):
 
 def _stripped(record):
     return type(record)(record.offset, record.time_ms, record.key, record.value.rstrip(), record.headers)
+
+
+@pytest.mark.asyncio
+async def test_log_for_reading_only_makes_and_changes_nothing(path, start):
+    """It reads beside a writer and without one; what is missing is not made, and appends are refused."""
+
+    def only_reading() -> SqliteLogs:
+        return SqliteLogs(path, SqliteLogOptions(), clock_ms=clock_ms, is_read_only=True)
+
+    with pytest.raises(NotFound, match="no log at"):
+        await only_reading().start()
+    assert not path.parent.exists()
+    writing = await start()
+    log_id = new_log_id()
+    log = await writing.open("films", log_id, 2)
+    await log.append(1, [LogRecord(b"ns", b"value")])
+    for is_beside in (True, False):
+        if not is_beside:
+            await writing.close()
+        reading = only_reading()
+        await reading.start()
+        try:
+            seen = await reading.open("films", log_id, 2)
+            assert list(await seen.ends()) == [0, 1]
+            assert [record.value for record in (await read_all(seen, 1))] == [b"value"]
+            assert list(await reading.control.ends()) == [0]
+            with pytest.raises(NotFound, match="no log of 'books'"):
+                await reading.open("books", new_log_id(), 1)
+            with pytest.raises(LogUnavailable):
+                await seen.append(0, [LogRecord(b"ns", b"other")])
+        finally:
+            await reading.close()
