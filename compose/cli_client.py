@@ -22,10 +22,16 @@ __all__ = ["open_client", "register"]
 Url = Annotated[str, typer.Option("--url", help="Address of the server; from the settings where it is not given.")]
 IndexName = Annotated[str, typer.Option("--index", "-i", help="Name of the index.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; the default one where not given.")]
+RecallTarget = Annotated[
+    float | None, typer.Option("--recall-target", help="Share of the nearest records to find, 0.5 to 0.999.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 indexes = typer.Typer(
-    name="indexes", help="Create, list, describe and delete indexes.", no_args_is_help=True, rich_markup_mode=None
+    name="indexes",
+    help="Create, list, describe, configure and delete indexes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -186,13 +192,15 @@ def create_index(
     *,
     dimension: Annotated[int, typer.Option("--dimension", "-d", help="Numbers in a vector.")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="cosine, dotproduct or euclidean.")] = "cosine",
+    recall_target: RecallTarget = None,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """Make an index."""
     spec = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
+    body = {"name": name, "dimension": dimension, "metric": metric, "spec": spec, "recall_target": recall_target}
     with open_client(url) as client:
-        made = client.call("POST", "/indexes", {"name": name, "dimension": dimension, "metric": metric, "spec": spec})
+        made = client.call("POST", "/indexes", body)
     print(json.dumps(made) if as_json else f"{name}: {dimension} dimensions, {metric}, at {made.get('host')}")
 
 
@@ -219,6 +227,43 @@ def describe_index(name: str, *, url: Url = "", as_json: AsJson = False) -> None
     with open_client(url) as client:
         found = client.call("GET", f"/indexes/{name}")
     print(json.dumps(found) if as_json else "\n".join(f"{key:<20} {value}" for key, value in found.items()))
+
+
+@indexes.command("configure")
+def configure_index(
+    name: str,
+    *,
+    recall_target: RecallTarget = None,
+    protect: Annotated[bool | None, typer.Option("--protect/--no-protect", help="Refuse to delete it.")] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="One tag; may be repeated; K= removes it.", metavar="K=V"),
+    ] = None,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change the recall target, the deletion protection or the tags of an index."""
+    pairs = [each.partition("=") for each in tags or []]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--tag takes KEY=VALUE, not {key!r}.")
+    body: dict[str, Any] = {"tags": {key: value for key, _, value in pairs}} if pairs else {}
+    if recall_target is not None:
+        body["recall_target"] = recall_target
+    if protect is not None:
+        body["deletion_protection"] = "enabled" if protect else "disabled"
+    if not body:
+        raise ConfigError("Say what to change: --recall-target, --protect, --no-protect or --tag.")
+    with open_client(url) as client:
+        made = client.call("PATCH", f"/indexes/{name}", body)
+    if as_json:
+        print(json.dumps(made))
+        return
+    shown = ", ".join(f"{key}={value}" for key, value in (made.get("tags") or {}).items())
+    protection = made.get("deletion_protection")
+    print(
+        f"{name}: recall target {made.get('recall_target')}, deletion protection {protection}, tags {shown or 'none'}"
+    )
 
 
 @indexes.command("delete")

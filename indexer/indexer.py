@@ -68,6 +68,8 @@ class Indexer:
         self._writer = secrets.token_hex(8)
         self._workers: dict[str, list[PartitionWorker]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        # As configured last; a worker that is started later begins with it.
+        self._specs: dict[str, IndexSpec] = {}
         self._cleared: set[str] = set()
         self._follower: asyncio.Task[None] | None = None
         self._step: Step = no_step
@@ -101,6 +103,7 @@ class Indexer:
             for index_id in [key for key in self._tasks if key not in living]:
                 await self._stop(index_id)
             for index_id, spec in living.items():
+                self._configure(spec)
                 if index_id not in self._tasks:
                     self._tasks[index_id] = asyncio.create_task(self._run(spec), name=f"index {index_id}")
             left = [spec for spec in self._catalog.removed() if not await self._clear(spec)]
@@ -109,9 +112,19 @@ class Indexer:
             else:
                 await self._catalog.changed(version)
 
+    def _configure(self, spec: IndexSpec) -> None:
+        """Hand an index that was configured to its workers, which go on with it."""
+        known = self._specs.get(spec.index_id)
+        self._specs[spec.index_id] = spec
+        if known is not None and known != spec:
+            _log.info("index_configured", index=spec.name, recall_target=spec.recall_target)
+            for worker in self._workers.get(spec.index_id, []):
+                worker.use_spec(spec)
+
     async def _run(self, spec: IndexSpec) -> None:
         log = await self._open(spec)
-        self._workers[spec.index_id] = [self._worker(log, spec, number) for number in range(spec.partitions)]
+        newest = self._specs[spec.index_id]
+        self._workers[spec.index_id] = [self._worker(log, newest, number) for number in range(spec.partitions)]
         async with asyncio.TaskGroup() as group:
             for worker in self._workers[spec.index_id]:
                 group.create_task(self._watch(worker))
@@ -164,6 +177,7 @@ class Indexer:
         with contextlib.suppress(asyncio.CancelledError):  # it was cancelled on the line above
             await task
         self._workers.pop(index_id, None)
+        self._specs.pop(index_id, None)
 
     async def _clear(self, spec: IndexSpec) -> bool:
         """Remove the snapshots and the log of a deleted index; say whether they are gone, else it is tried again."""

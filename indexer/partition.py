@@ -77,6 +77,7 @@ class PartitionIndexer:
     ) -> None:
         """Begin without state; `take_over` comes first. `writer` is a random name of this worker."""
         self.store = store
+        # Its worker puts a newer one here when the index was configured: the next merge obeys it.
         self.spec = spec
         self.partition = partition
         self.options = options

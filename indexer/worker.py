@@ -29,6 +29,7 @@ from schemas.errors import (
     Unavailable,
     UnsupportedFormat,
 )
+from schemas.indexes import IndexSpec
 from schemas.limits import RECENT_DELTAS_MAX
 
 __all__ = ["PartitionWorker", "WorkerOptions", "WorkerState", "WorkerStatus"]
@@ -115,6 +116,11 @@ class PartitionWorker:
             snapshot.segments,
             self._detail,
         )
+
+    def use_spec(self, spec: IndexSpec) -> None:
+        """Go on with the index as it was configured since: the next merge obeys it."""
+        assert spec.index_id == self._partition.spec.index_id, "another index has another partition"
+        self._partition.spec = spec
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -18,15 +18,20 @@ from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
 from schemas.catalog_events import (
     CatalogEvent,
+    ConfigureIndexEvent,
     CreateIndexEvent,
     DeleteIndexEvent,
+    check_recall_target,
     check_spec,
+    configured,
     decode_catalog,
     encode_catalog,
+    is_protected,
 )
 from schemas.errors import (
     AlreadyExists,
     CorruptData,
+    Forbidden,
     FreshetError,
     InvalidRequest,
     NotFound,
@@ -62,11 +67,16 @@ class CatalogFold:
         self._ports_used: set[int] = set()
 
     def apply(self, event: CatalogEvent) -> IndexSpec | FreshetError:
-        """Apply `event`; return the index that it made or removed, or the error that its author gets."""
+        """Apply `event`; return the index that it made, changed or removed, or the error that its author gets."""
+        if isinstance(event, ConfigureIndexEvent):
+            return self._configure(event)
         if isinstance(event, DeleteIndexEvent):
-            removed = self.indexes.pop(event.name, None)
+            removed = self.indexes.get(event.name)
             if removed is None:
                 return not_found(event.name)
+            if is_protected(removed):
+                return protected(event.name)
+            del self.indexes[event.name]
             self.by_port.pop(removed.port, None)
             self.removed.append(removed)
             return removed
@@ -78,6 +88,19 @@ class CatalogFold:
             self.by_port[made.port] = made
             self._ports_used.add(made.port)
         return made
+
+    def _configure(self, event: ConfigureIndexEvent) -> IndexSpec | FreshetError:
+        known = self.indexes.get(event.name)
+        if known is None:
+            return not_found(event.name)
+        try:
+            changed = configured(known, event)
+        except InvalidRequest as error:
+            return error
+        self.indexes[event.name] = changed
+        if changed.port:
+            self.by_port[changed.port] = changed
+        return changed
 
     def apply_record(self, record: StoredRecord, metrics: ProducerMetrics | None) -> IndexSpec | FreshetError | None:
         """Apply a record of the control log as `apply` does; None where it can't be read, which is counted."""
@@ -99,6 +122,11 @@ class CatalogFold:
 def not_found(name: str) -> NotFound:
     """Return the error for an index that does not live."""
     return NotFound(f"Resource {name} not found", name=name)
+
+
+def protected(name: str) -> Forbidden:
+    """Return the error for an index that must not be deleted."""
+    return Forbidden("Deletion protection is enabled for this index. Disable it before deleting.", name=name)
 
 
 def already_exists(name: str) -> AlreadyExists:
@@ -176,13 +204,24 @@ class Catalog:
         """Return the living index that is reached by a port of its own, None where there is none."""
         return self._fold.by_port.get(port)
 
-    async def refresh(self) -> None:
-        """Wait until the fold has passed what the control log held when this was called.
+    async def refresh(self, next_offset: int | None = None) -> None:
+        """Wait until the fold has passed `next_offset`, else what the control log held when this was called.
 
         Raises `LogUnavailable`; `OutcomeUnknown` where the fold does not get there in time.
         """
-        (end,) = await self._logs.control.ends()
-        await self._passed(end)
+        if next_offset is None:
+            (next_offset,) = await self._logs.control.ends()
+        try:
+            async with asyncio.timeout(self._options.outcome_wait_seconds):
+                while self._next_offset < next_offset:
+                    await self._moved.wait()
+        except TimeoutError as error:
+            raise OutcomeUnknown(
+                "The catalog has not caught up with its log yet; a change that was asked for is durable "
+                "if it was appended. Look again later.",
+                next_offset=next_offset,
+                reached=self._next_offset,
+            ) from error
 
     async def changed(self, version: int) -> int:
         """Wait until `version` is passed; return the one that is reached."""
@@ -206,11 +245,25 @@ class Catalog:
     async def delete(self, name: str) -> None:
         """Remove the living index of that name; its log and snapshots are others' to remove.
 
-        Raises `NotFound`, also where another delete came first; `LogUnavailable`, `OutcomeUnknown` as `create`.
+        Raises `NotFound`, also where another delete came first; `Forbidden` where it is protected; `LogUnavailable`,
+        `OutcomeUnknown` as `create`.
         """
         await self.refresh()
-        self.get(name)
+        if is_protected(self.get(name)):
+            raise protected(name)
         await self._decide(name, DeleteIndexEvent(name))
+
+    async def configure(self, event: ConfigureIndexEvent) -> IndexSpec:
+        """Change a living index; return it as it is then, changes of others that came before included.
+
+        Raises `NotFound`, `InvalidRequest` where it would have too many tags; `LogUnavailable`, `OutcomeUnknown`.
+        """
+        if event.recall_target is not None:
+            check_recall_target(event.recall_target)
+        await self.refresh()
+        # What can be known to fail is not appended.
+        configured(self.get(event.name), event)
+        return await self._decide(event.name, event)
 
     async def _decide(self, name: str, event: CatalogEvent) -> IndexSpec:
         """Append `event`, let the fold pass it, return or raise what it came to."""
@@ -220,7 +273,7 @@ class Catalog:
             self._step("catalog.before_append")
             appended = await self._logs.control.append(0, [record])
             self._step("catalog.after_append")
-            await self._passed(appended.next_offset)
+            await self.refresh(appended.next_offset)
             outcome = self._outcomes.get(appended.begin_offset)
         finally:
             self._waiting -= 1
@@ -231,19 +284,6 @@ class Catalog:
         if isinstance(outcome, FreshetError):
             raise outcome
         return outcome
-
-    async def _passed(self, next_offset: int) -> None:
-        try:
-            async with asyncio.timeout(self._options.outcome_wait_seconds):
-                while self._next_offset < next_offset:
-                    await self._moved.wait()
-        except TimeoutError as error:
-            raise OutcomeUnknown(
-                "The catalog has not caught up with its log yet; a change that was asked for is durable "
-                "if it was appended. Look again later.",
-                next_offset=next_offset,
-                reached=self._next_offset,
-            ) from error
 
     async def _follow(self) -> None:
         pause = self._options.retry_seconds_min

@@ -234,7 +234,8 @@ class Served:
             failed = False
             for index_id, spec in living.items():
                 try:
-                    await self.get(spec)
+                    # It may have been configured since it was opened.
+                    (await self.get(spec)).spec = spec
                 except FreshetError as error:
                     failed = True
                     self.failures[index_id] = error.message

@@ -1,4 +1,4 @@
-"""Events of the control log, whose fold is the catalog: an index was created, an index was deleted.
+"""Events of the control log, whose fold is the catalog: an index was created, configured, deleted.
 
 The record's key is the index name. `decode_catalog` of any bytes returns an event or raises `CorruptData` or
 `UnsupportedFormat`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -16,23 +16,29 @@ from google.protobuf.message import DecodeError
 from schemas.errors import CorruptData, InvalidRequest
 from schemas.events import check_format
 from schemas.indexes import IndexSpec, Metric, VectorType
-from schemas.limits import DIMENSION_MAX, INDEX_NAME_BYTES_MAX
+from schemas.limits import DIMENSION_MAX, INDEX_NAME_BYTES_MAX, RECALL_TARGET_MAX, RECALL_TARGET_MIN, TAGS_MAX
 from schemas.pb import event_pb2 as pb
 
 __all__ = [
     "CatalogEvent",
+    "ConfigureIndexEvent",
     "CreateIndexEvent",
     "DeleteIndexEvent",
     "check_index_name",
+    "check_recall_target",
     "check_spec",
+    "configured",
     "decode_catalog",
     "encode_catalog",
+    "is_protected",
 ]
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _LOG_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _PARTITIONS_MAX = 10_000
 _PORT_MAX = 65_535
+# What the absence of a recall target means, whatever the default of a new index will be.
+_RECALL_TARGET_ABSENT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,20 @@ class DeleteIndexEvent:
     name: str
 
 
-CatalogEvent = CreateIndexEvent | DeleteIndexEvent
+@dataclass(frozen=True, slots=True)
+class ConfigureIndexEvent:
+    """The living index of that name is to change; None, and tags that are not named, mean that it stays as it is.
+
+    `tags` are merged over those that it has; an empty value takes the tag away.
+    """
+
+    name: str
+    recall_target: float | None = None
+    deletion_protection: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent
 
 
 def encode_catalog(event: CatalogEvent) -> bytes:
@@ -58,6 +77,15 @@ def encode_catalog(event: CatalogEvent) -> bytes:
     message = pb.CatalogEvent()
     if isinstance(event, DeleteIndexEvent):
         message.delete_index.name = event.name
+    elif isinstance(event, ConfigureIndexEvent):
+        message.configure_index.CopyFrom(
+            pb.ConfigureIndex(
+                name=event.name,
+                recall_target=event.recall_target,
+                deletion_protection=event.deletion_protection,
+                tags=dict(event.tags),
+            )
+        )
     else:
         spec = event.spec
         message.create_index.spec.CopyFrom(
@@ -69,6 +97,7 @@ def encode_catalog(event: CatalogEvent) -> bytes:
                 metric=spec.metric.value,
                 vector_type=spec.vector_type.value,
                 settings=spec.settings,
+                recall_target=0.0 if spec.recall_target == _RECALL_TARGET_ABSENT else spec.recall_target,
             )
         )
         message.create_index.ports.extend(event.ports)
@@ -87,6 +116,8 @@ def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
             case "delete_index":
                 check_index_name(message.delete_index.name)
                 return DeleteIndexEvent(message.delete_index.name)
+            case "configure_index":
+                return _configure(message.configure_index)
             case operation:
                 raise CorruptData(f"The record holds no catalog operation that is known ({operation}).")
     except DecodeError as error:
@@ -119,12 +150,59 @@ def check_spec(spec: IndexSpec) -> None:
             raise InvalidRequest("dimension should not be specified for sparse indexes")
     elif not 1 <= spec.dimension <= DIMENSION_MAX:
         raise InvalidRequest(f"Dimension must be 1 to {DIMENSION_MAX}, got {spec.dimension}", limit=DIMENSION_MAX)
+    check_recall_target(spec.recall_target)
     try:
         settings = orjson.loads(spec.settings)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"Index settings are not valid JSON: {error}") from error
     if not isinstance(settings, dict):
         raise InvalidRequest("Index settings must be a JSON object")
+
+
+def check_recall_target(target: float) -> None:
+    """Raise `InvalidRequest` unless an index can ask for that share of the true nearest rows."""
+    # Written so that NaN fails.
+    if not RECALL_TARGET_MIN <= target <= RECALL_TARGET_MAX:
+        raise InvalidRequest(
+            f"recall_target must be a number from {RECALL_TARGET_MIN} to {RECALL_TARGET_MAX}, got {target:g}: the "
+            "share of the true nearest records that a query is to find",
+            limit=RECALL_TARGET_MAX,
+        )
+
+
+def configured(spec: IndexSpec, event: ConfigureIndexEvent) -> IndexSpec:
+    """Return the index after `event`. Raises `InvalidRequest` where it would have too many tags."""
+    settings = orjson.loads(spec.settings)
+    if event.tags:
+        known = settings.get("tags")
+        # A foreign create may have put anything there.
+        tags = {**(known if isinstance(known, dict) else {}), **event.tags}
+        settings["tags"] = {key: value for key, value in tags.items() if value}
+        if len(settings["tags"]) > TAGS_MAX:
+            raise InvalidRequest(
+                f"An index can have {TAGS_MAX} tags; with those that it has there would be {len(settings['tags'])}",
+                limit=TAGS_MAX,
+            )
+    if event.deletion_protection is not None:
+        settings["deletion_protection"] = event.deletion_protection
+    target = spec.recall_target if event.recall_target is None else event.recall_target
+    return replace(spec, settings=orjson.dumps(settings), recall_target=target)
+
+
+def is_protected(spec: IndexSpec) -> bool:
+    """Say whether the index must not be deleted."""
+    return bool(orjson.loads(spec.settings).get("deletion_protection") == "enabled")
+
+
+def _configure(message: pb.ConfigureIndex) -> ConfigureIndexEvent:
+    check_index_name(message.name)
+    target = message.recall_target if message.HasField("recall_target") else None
+    if target is not None:
+        check_recall_target(target)
+    protection = message.deletion_protection if message.HasField("deletion_protection") else None
+    if protection not in (None, "enabled", "disabled"):
+        raise CorruptData(f"The catalog event has an unknown deletion protection: {protection[:80]!r}")
+    return ConfigureIndexEvent(message.name, target, protection, dict(message.tags))
 
 
 def _create(message: pb.CreateIndex) -> CreateIndexEvent:
@@ -141,6 +219,7 @@ def _create(message: pb.CreateIndex) -> CreateIndexEvent:
         metric=metric,
         vector_type=vector_type,
         settings=written.settings,
+        recall_target=written.recall_target or _RECALL_TARGET_ABSENT,
     )
     check_spec(spec)
     ports = tuple(message.ports)

@@ -25,11 +25,12 @@ class VectorType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
-    """An index as it was created.
+    """An index as it was created, and configured since.
 
     `dimension` is 0 for sparse indexes. `settings` is a JSON object with what the client asked for beside:
     `tags`, `deletion_protection`, `cloud`, `region` and the bodies it sent. `port` is 0 until one is assigned.
-    `recall_target` is the share of the true nearest rows that a query must find, in (0, 1].
+    `recall_target` is the share of the true nearest rows that a query must find, 0.5 to 0.999.
+    Name, log, dimension and metric never change; `settings` and `recall_target` may.
     """
 
     name: str

@@ -63,3 +63,6 @@ TAG_VALUE_BYTES_MAX = 120
 RECENT_DELTAS_MAX = 64
 # Longest wait that a reader or writer can ask for, milliseconds.
 WAIT_MS_MAX = 60_000
+# Share of the true nearest rows that an index can ask for: below, a graph is not worth having; above, an exact scan is.
+RECALL_TARGET_MIN = 0.5
+RECALL_TARGET_MAX = 0.999

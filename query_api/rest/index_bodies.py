@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from query_api.rest.models import CreateIndexBody, DeploymentBody, parsed
-from schemas.catalog_events import check_spec
+from query_api.rest.models import ConfigureIndexBody, CreateIndexBody, DeploymentBody, parsed
+from schemas.catalog_events import ConfigureIndexEvent, check_spec
 from schemas.errors import InvalidRequest, UnprocessableBody
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.limits import TAG_KEY_BYTES_MAX, TAG_VALUE_BYTES_MAX, TAGS_MAX
 
-__all__ = ["describe_index", "is_protected", "spec_of_create"]
+__all__ = ["describe_index", "event_of_configure", "spec_of_create"]
 
 # The field names that both newest clients use for "an index of vectors", as opposed to documents.
 DENSE_FIELD = "_values"
@@ -56,6 +57,8 @@ def spec_of_create(document: dict[str, object], *, partitions: int) -> IndexSpec
         vector_type=vector_type,
         settings=orjson.dumps(settings),
     )
+    if body.recall_target is not None:
+        spec = replace(spec, recall_target=body.recall_target)
     check_spec(spec)
     return spec
 
@@ -82,15 +85,44 @@ def describe_index(spec: IndexSpec, *, host: str, is_ready: bool) -> dict[str, o
         "deletion_protection": settings.get("deletion_protection", "disabled"),
         "tags": settings.get("tags") or None,
         "read_capacity": _READ_CAPACITY,
+        "recall_target": spec.recall_target,
     }
     if not is_sparse:
         described["dimension"] = spec.dimension
     return described
 
 
-def is_protected(spec: IndexSpec) -> bool:
-    """Say whether the index must not be deleted."""
-    return bool(orjson.loads(spec.settings).get("deletion_protection") == "enabled")
+def event_of_configure(spec: IndexSpec, document: dict[str, object], *, is_strict: bool) -> ConfigureIndexEvent:
+    """Return what a configure asks for; `is_strict` refuses fields that are not known, as API 2026-07 does.
+
+    Raises `UnprocessableBody` for a body of the wrong shape, `InvalidRequest` for what cannot be changed.
+    """
+    body = parsed(ConfigureIndexBody, document, is_control=True)
+    unknown = sorted(document.keys() - ConfigureIndexBody.model_fields.keys() - {"schema"})
+    if is_strict and unknown:
+        raise InvalidRequest(f"Unknown field '{unknown[0][:80]}'")
+    if body.index_schema is not None or body.embed is not None:
+        raise InvalidRequest("The schema of an index is fixed when it is created: leave out 'schema' and 'embed'")
+    kept = orjson.loads(spec.settings).get("spec") or {}
+    for field, wanted in (("spec", body.spec), ("deployment", body.deployment)):
+        shown = _shown_spec(kept) if field == "spec" else _deployment(kept)
+        if wanted is not None and not _is_part(wanted, shown):
+            raise InvalidRequest(
+                f"Field '{field}' cannot be changed: there are no pods or regions here to move or scale. "
+                "Leave it out, or make another index"
+            )
+    if body.read_capacity is not None and body.read_capacity.get("mode") != _READ_CAPACITY["mode"]:
+        raise InvalidRequest("Read capacity can only be OnDemand: an index here has what its machine has")
+    _check_tags(body.tags or {})
+    changes = (body.recall_target, body.deletion_protection)
+    return ConfigureIndexEvent(spec.name, *changes, body.tags or {})
+
+
+def _is_part(wanted: object, kept: object) -> bool:
+    """Say whether a client that sends `wanted` asks for nothing but what is `kept`; null asks for nothing."""
+    if isinstance(wanted, dict) and isinstance(kept, dict):
+        return all(value is None or _is_part(value, kept.get(key)) for key, value in wanted.items())
+    return wanted == kept
 
 
 def _from_schema(body: CreateIndexBody) -> tuple[int, str, VectorType]:
@@ -205,11 +237,15 @@ def _tags(tags: dict[str, str] | None) -> dict[str, str]:
     kept = {key: value for key, value in (tags or {}).items() if value}
     if len(kept) > TAGS_MAX:
         raise InvalidRequest(f"An index can have {TAGS_MAX} tags, got {len(kept)}", limit=TAGS_MAX)
-    for key, value in kept.items():
+    _check_tags(kept)
+    return kept
+
+
+def _check_tags(tags: dict[str, str]) -> None:
+    for key, value in tags.items():
         if not _TAG_KEY.fullmatch(key):
             raise InvalidRequest(
                 f"Tag key must be 1 to {TAG_KEY_BYTES_MAX} of A-Z, a-z, 0-9, '_' and '-': {key[:90]!r}"
             )
         if not _TAG_VALUE.fullmatch(value):
             raise InvalidRequest(f"Tag '{key}' must be up to {TAG_VALUE_BYTES_MAX} printable ASCII characters")
-    return kept

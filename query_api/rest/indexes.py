@@ -9,11 +9,10 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
 from producer.catalog import Catalog
-from query_api.rest.encode import encode
-from query_api.rest.index_bodies import describe_index, is_protected, spec_of_create
+from query_api.rest.index_bodies import describe_index, event_of_configure, spec_of_create
 from query_api.rest.routing import body_of, control_only, documented, json_answer
 from query_api.served import Served
-from schemas.errors import Forbidden, Unavailable
+from schemas.errors import Unavailable
 from schemas.indexes import IndexSpec, VectorType
 
 __all__ = ["ControlPlane", "indexes_router"]
@@ -21,6 +20,8 @@ __all__ = ["ControlPlane", "indexes_router"]
 _log = structlog.get_logger(__name__)
 # Clients of earlier versions, and those that send none, cannot read a listing with an index that has no dimension.
 _SPARSE_SINCE = "2025-01"
+# From here on a field that a configure does not know is refused.
+_STRICT_SINCE = "2026-07"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +71,19 @@ def indexes_router(control: ControlPlane) -> APIRouter:
 
     @router.delete("/indexes/{name}", summary="Delete an index, its log and its snapshots", status_code=202)
     async def delete_index(name: str) -> Response:
-        spec = control.catalog.get(name)
-        if is_protected(spec):
-            raise Forbidden("Deletion protection is enabled for this index. Disable it before deleting.", name=name)
         await control.catalog.delete(name)
         return Response(status_code=202)
 
-    @router.patch("/indexes/{name}", summary="Not supported yet: answers 501")
-    async def configure_index(name: str) -> Response:
-        control.catalog.get(name)
-        message = (
-            "Configuring an index is not supported yet: tags and deletion protection are fixed when it is created."
-        )
-        return Response(
-            encode({"status": 501, "error": {"code": "UNIMPLEMENTED", "message": message}}),
-            501,
-            media_type="application/json",
-        )
+    @router.patch(
+        "/indexes/{name}",
+        summary="Change tags, deletion protection or recall target of an index",
+        **documented(body="ConfigureIndexBody"),
+    )
+    async def configure_index(name: str, request: Request) -> Response:
+        spec = control.catalog.get(name)
+        is_strict = request.headers.get("x-pinecone-api-version", "") >= _STRICT_SINCE
+        event = event_of_configure(spec, await body_of(request), is_strict=is_strict)
+        return json_answer(control.described(await control.catalog.configure(event)))
 
     _add_empty(router, control)
     return router

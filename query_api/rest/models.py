@@ -14,6 +14,7 @@ from schemas.errors import InvalidRequest, UnprocessableBody
 
 __all__ = [
     "DOCUMENTED",
+    "ConfigureIndexBody",
     "ConsistencyBody",
     "CreateIndexBody",
     "CreateNamespaceBody",
@@ -30,6 +31,7 @@ _Numbers = Annotated[
     Any, WithJsonSchema({"type": "array", "items": {"type": "number"}, "description": "float32 numbers"})
 ]
 _Object = Annotated[Any, WithJsonSchema({"type": "object"})]
+_RECALL_TARGET = "Share of the true nearest records that a query is to find, 0.5 to 0.999; 0.95 where none is given."
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -196,6 +198,20 @@ class CreateIndexBody(_Body):
     deletion_protection: Literal["enabled", "disabled"] | None = None
     tags: dict[str, str] | None = None
     read_capacity: dict[str, Any] | None = None
+    recall_target: float | None = Field(None, description=_RECALL_TARGET)
+
+
+class ConfigureIndexBody(_Body):
+    """`PATCH /indexes/{name}`; tags are merged, an empty one is taken away. The other fields can't change anything."""
+
+    deletion_protection: Literal["enabled", "disabled"] | None = None
+    tags: dict[str, str] | None = None
+    recall_target: float | None = Field(None, description=_RECALL_TARGET)
+    read_capacity: dict[str, Any] | None = None
+    spec: dict[str, Any] | None = None
+    deployment: dict[str, Any] | None = None
+    index_schema: Any = Field(None, alias="schema")
+    embed: Any = None
 
 
 DOCUMENTED: tuple[type[BaseModel], ...] = (
@@ -209,6 +225,7 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     StatsBody,
     CreateNamespaceBody,
     CreateIndexBody,
+    ConfigureIndexBody,
 )
 
 

@@ -89,7 +89,7 @@ class Event(_message.Message):
     def __init__(self, upsert: _Optional[_Union[Upsert, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., update_where: _Optional[_Union[UpdateWhere, _Mapping]] = ..., delete: _Optional[_Union[Delete, _Mapping]] = ..., delete_where: _Optional[_Union[DeleteWhere, _Mapping]] = ..., delete_namespace: _Optional[_Union[DeleteNamespace, _Mapping]] = ..., create_namespace: _Optional[_Union[CreateNamespace, _Mapping]] = ...) -> None: ...
 
 class IndexSpec(_message.Message):
-    __slots__ = ("name", "log_id", "partitions", "dimension", "metric", "vector_type", "settings")
+    __slots__ = ("name", "log_id", "partitions", "dimension", "metric", "vector_type", "settings", "recall_target")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class IndexSpec(_message.Message):
     METRIC_FIELD_NUMBER: _ClassVar[int]
     VECTOR_TYPE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
     name: str
     log_id: str
     partitions: int
@@ -104,7 +105,8 @@ class IndexSpec(_message.Message):
     metric: str
     vector_type: str
     settings: bytes
-    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., partitions: _Optional[int] = ..., dimension: _Optional[int] = ..., metric: _Optional[str] = ..., vector_type: _Optional[str] = ..., settings: _Optional[bytes] = ...) -> None: ...
+    recall_target: float
+    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., partitions: _Optional[int] = ..., dimension: _Optional[int] = ..., metric: _Optional[str] = ..., vector_type: _Optional[str] = ..., settings: _Optional[bytes] = ..., recall_target: _Optional[float] = ...) -> None: ...
 
 class CreateIndex(_message.Message):
     __slots__ = ("spec", "ports")
@@ -120,10 +122,31 @@ class DeleteIndex(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class ConfigureIndex(_message.Message):
+    __slots__ = ("name", "recall_target", "deletion_protection", "tags")
+    class TagsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
+    DELETION_PROTECTION_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    recall_target: float
+    deletion_protection: str
+    tags: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class CatalogEvent(_message.Message):
-    __slots__ = ("create_index", "delete_index")
+    __slots__ = ("create_index", "delete_index", "configure_index")
     CREATE_INDEX_FIELD_NUMBER: _ClassVar[int]
     DELETE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURE_INDEX_FIELD_NUMBER: _ClassVar[int]
     create_index: CreateIndex
     delete_index: DeleteIndex
-    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ...) -> None: ...
+    configure_index: ConfigureIndex
+    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ...) -> None: ...

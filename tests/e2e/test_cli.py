@@ -79,6 +79,17 @@ def test_indexes_are_created_listed_described_and_deleted(server):
     assert "not found" in json.loads(gone.stderr)["error"]["message"]
 
 
+def test_index_is_configured(server, index):
+    """Recall target, protection and tags by command; nothing to change is wrong use."""
+    done = server.cli("indexes", "configure", index, "--recall-target", "0.9", "--protect", "--tag", "a=b")
+    assert f"{index}: recall target 0.9, deletion protection enabled, tags a=b" in done.stdout, done.stderr
+    assert "protection" in server.cli("indexes", "delete", index).stderr
+    made = told(server.cli("indexes", "configure", index, "--no-protect", "--tag", "a=", "--json"))
+    assert (made["recall_target"], made["deletion_protection"], made["tags"]) == (0.9, "disabled", None)
+    assert server.cli("indexes", "configure", index).returncode == 78
+    assert server.cli("indexes", "configure", index, "--tag", "a").returncode == 78
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
 def test_jsonl_is_loaded(server, index, tmp_path, ending):
     """Every line is a record; ids, values and metadata arrive."""

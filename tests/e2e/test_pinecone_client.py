@@ -187,3 +187,22 @@ def test_a_wrong_dimension_is_told_to_the_client(index):
     """A mistake is an answer with its reason, not a retry."""
     with pytest.raises(PineconeApiException, match="Vector dimension 3 does not match the dimension of the index 8"):
         index.upsert(vectors=[{"id": "A", "values": [1.0, 2.0, 3.0]}])
+
+
+def test_index_is_configured(client):
+    """`configure_index` merges tags and switches the deletion protection, which keeps the index from being deleted."""
+    client.create_index(
+        "configured", dimension=8, spec=ServerlessSpec(cloud="aws", region="us-east-1"), tags={"team": "a", "old": "x"}
+    )
+    client.configure_index("configured", deletion_protection="enabled", tags={"old": "", "stage": "live"})
+    described = client.describe_index("configured")
+    assert described.deletion_protection == "enabled"
+    assert dict(described.tags) == {"team": "a", "stage": "live"}
+    with pytest.raises(PineconeApiException, match="Deletion protection is enabled"):
+        client.delete_index("configured")
+    client.configure_index("configured", deletion_protection="disabled")
+    assert dict(client.describe_index("configured").tags) == {"team": "a", "stage": "live"}
+    with pytest.raises(PineconeApiException, match="cannot be changed"):
+        client.indexes.configure("configured", deployment={"replicas": 3})
+    client.delete_index("configured")
+    assert not client.has_index("configured")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.catalog_events import CreateIndexEvent, DeleteIndexEvent, encode_catalog
+from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog
 from schemas.events import encode
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, DeleteWhere, Update, UpdateWhere, Upsert
@@ -91,7 +91,12 @@ CATALOG_EVENTS = {
     "create_index_sparse": CreateIndexEvent(
         IndexSpec("words", "-" * 22, 1, 0, Metric.DOTPRODUCT, VectorType.SPARSE), ()
     ),
+    "create_index_recall_target": CreateIndexEvent(
+        IndexSpec("movies", "Abcdefghij_0123456789-", 4, 384, Metric.COSINE, recall_target=0.98), (5081,)
+    ),
     "delete_index": DeleteIndexEvent("movies"),
+    "configure_index": ConfigureIndexEvent("movies", 0.9, "disabled", {"team": "", "stage": "live"}),
+    "configure_index_tags": ConfigureIndexEvent("movies", tags={"team": "ads"}),
 }
 
 NAMESPACES = ["", "__default__", "a", "ab", "abc", "abcd", "tenant-42", "x" * 511, "x" * 512, "\x01", "\x7f", "a b"]

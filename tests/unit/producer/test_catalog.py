@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from producer.catalog import Catalog, CatalogFold, CatalogOptions
 from producer.log.protocol import LogRecord
 from producer.metrics import ProducerMetrics
-from schemas.catalog_events import CreateIndexEvent, DeleteIndexEvent, encode_catalog
-from schemas.errors import AlreadyExists, InvalidRequest, LogFull, LogUnavailable, NotFound, OutcomeUnknown
+from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog
+from schemas.errors import AlreadyExists, Forbidden, InvalidRequest, LogFull, LogUnavailable, NotFound, OutcomeUnknown
 from schemas.indexes import IndexSpec, Metric
 from tests.unit.producer.log_fixtures import sqlite_logs
 
@@ -384,3 +384,77 @@ def test_no_two_living_indexes_share_a_name_or_a_port(events):
         ports = [index.port for index in fold.indexes.values() if index.port]
         assert len(set(ports)) == len(ports)
         assert fold.by_port == {index.port: index for index in fold.indexes.values() if index.port}
+
+
+@pytest.mark.asyncio
+async def test_configured_index_is_seen_by_every_process_and_after_a_restart(tmp_path):
+    """Tags are merged, what is not named stays; the version rises, and the port leads to the changed index."""
+    async with two_catalogs(tmp_path) as (catalog, other):
+        made = await catalog.create(spec(), PORTS)
+        version = catalog.version
+        event = ConfigureIndexEvent("movies", 0.9, "enabled", {"a": "", "c": "d"})
+        changed = await catalog.configure(event)
+        assert (changed.recall_target, changed.index_id, changed.port) == (0.9, made.index_id, made.port)
+        assert changed.settings == b'{"tags":{"c":"d"},"deletion_protection":"enabled"}'
+        assert await catalog.changed(version) > version
+        assert catalog.by_port(5081) == catalog.get("movies") == changed
+        await other.refresh()
+        assert other.get("movies") == changed
+        again = await other.configure(ConfigureIndexEvent("movies", tags={"e": "f"}))
+        assert again == replace(changed, settings=b'{"tags":{"c":"d","e":"f"},"deletion_protection":"enabled"}')
+    async with sqlite_logs(tmp_path) as logs, started(logs) as catalog:
+        assert catalog.get("movies") == again
+
+
+@pytest.mark.asyncio
+async def test_racing_configures_lose_nothing(tmp_path):
+    """Each merges over what came before it in the control log, in every process."""
+    async with two_catalogs(tmp_path) as (catalog, other):
+        await catalog.create(spec(settings=b"{}"), PORTS)
+        await other.refresh()
+        events = [ConfigureIndexEvent("movies", tags={f"k{n}": "v"}) for n in range(12)]
+        await asyncio.gather(*((catalog, other)[n % 2].configure(event) for n, event in enumerate(events)))
+        await catalog.refresh()
+        await other.refresh()
+        assert catalog.get("movies") == other.get("movies")
+        assert all(f'"k{n}":"v"'.encode() in catalog.get("movies").settings for n in range(12))
+        results = await asyncio.gather(
+            *(catalog.configure(ConfigureIndexEvent("movies", tags={f"x{n}": "v"})) for n in range(12)),
+            return_exceptions=True,
+        )
+        refused = [one for one in results if isinstance(one, InvalidRequest)]
+        assert len(refused) == 4
+        assert "20 tags" in refused[0].message
+
+
+@pytest.mark.asyncio
+async def test_protection_decides_in_the_order_of_the_log(tmp_path):
+    """A delete that was on its way when the index became protected is refused by the fold, everywhere."""
+    async with two_catalogs(tmp_path) as (catalog, other):
+        made = await catalog.create(spec(), PORTS)
+        protecting = encode_catalog(ConfigureIndexEvent("movies", deletion_protection="enabled"))
+        deleting = encode_catalog(DeleteIndexEvent("movies"))
+        await catalog._logs.control.append(0, [LogRecord(b"movies", value) for value in (protecting, deleting)])
+        for each in (catalog, other):
+            await each.refresh()
+            assert each.get("movies").index_id == made.index_id
+            with pytest.raises(Forbidden, match="Deletion protection is enabled"):
+                await each.delete("movies")
+        await other.configure(ConfigureIndexEvent("movies", deletion_protection="disabled"))
+        await other.delete("movies")
+        await catalog.refresh()
+        assert catalog.list() == []
+
+
+@pytest.mark.asyncio
+async def test_configure_of_what_cannot_be_appends_nothing(tmp_path):
+    """A missing index, a target out of range and too many tags are known beforehand."""
+    async with sqlite_logs(tmp_path) as logs, started(logs) as catalog:
+        await catalog.create(spec(), PORTS)
+        with pytest.raises(NotFound, match="Resource actors not found"):
+            await catalog.configure(ConfigureIndexEvent("actors"))
+        with pytest.raises(InvalidRequest, match="recall_target"):
+            await catalog.configure(ConfigureIndexEvent("movies", float("nan")))
+        with pytest.raises(InvalidRequest, match="20 tags"):
+            await catalog.configure(ConfigureIndexEvent("movies", tags={str(n): "v" for n in range(20)}))
+        assert await logs.control.ends() == [1]

@@ -178,12 +178,90 @@ def test_a_protected_index_is_not_deleted(server, http, create):
     assert http.get(f"{server.url}/indexes/protected").json()["deletion_protection"] == "enabled"
 
 
-def test_configuring_an_index_is_not_supported_yet_and_says_so(server, http, create):
-    """501, and nothing changes."""
-    create("fixed", **OLD)
-    answer = http.patch(f"{server.url}/indexes/fixed", json={"tags": {"a": "b"}})
-    assert answer.status_code == 501
-    assert "not supported yet" in answer.json()["error"]["message"]
+def test_tags_are_merged_and_an_empty_one_is_taken_away(server, http, create):
+    """As the hosted service does; what is not named stays as it is."""
+    create("labels", **OLD, tags={"team": "a", "stage": "test"})
+    answer = http.patch(f"{server.url}/indexes/labels", json={"tags": {"stage": "", "owner": "b"}})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["tags"] == {"team": "a", "owner": "b"}
+    assert answer.json()["deletion_protection"] == "disabled"
+    assert http.get(f"{server.url}/indexes/labels").json() == answer.json()
+    answer = http.patch(f"{server.url}/indexes/labels", json={"tags": {"team": "", "owner": ""}})
+    assert answer.json()["tags"] is None
+
+
+def test_deletion_protection_is_switched_on_and_off(server, http, create):
+    """A protected index is refused to be deleted until the protection is taken off."""
+    create("shield", **OLD)
+    url = f"{server.url}/indexes/shield"
+    assert http.patch(url, json={"deletion_protection": "enabled"}).json()["deletion_protection"] == "enabled"
+    assert http.delete(url).status_code == 403
+    assert http.patch(url, json={"tags": {"a": "b"}}).json()["deletion_protection"] == "enabled"
+    assert http.patch(url, json={"deletion_protection": "disabled"}).json()["deletion_protection"] == "disabled"
+    assert http.delete(url).status_code == 202
+
+
+def test_recall_target_is_taken_at_create_and_at_configure(server, http, create):
+    """It is told by every description; where none is given it is 0.95."""
+    assert create("asked", **NEW, recall_target=0.98).json()["recall_target"] == 0.98
+    assert create("unasked", **OLD).json()["recall_target"] == 0.95
+    answer = http.patch(f"{server.url}/indexes/unasked", json={"recall_target": 0.9})
+    assert answer.status_code == 200
+    told = {one["name"]: one["recall_target"] for one in http.get(f"{server.url}/indexes").json()["indexes"]}
+    assert (told["asked"], told["unasked"]) == (0.98, 0.9)
+    assert create("edge", **OLD, recall_target=0.5).status_code == 201
+
+
+@pytest.mark.parametrize("target", [0.4999, 0, -1, 1, 0.9991, 95, 1e300])
+def test_recall_target_out_of_range_is_refused(server, http, create, target):
+    """400 with the range, at create and at configure; nothing changes."""
+    answer = http.post(f"{server.url}/indexes", json={"name": "reach", **OLD, "recall_target": target})
+    assert answer.status_code == 400
+    assert "recall_target must be a number from 0.5 to 0.999" in answer.json()["error"]["message"]
+    create("reach", **OLD)
+    answer = http.patch(f"{server.url}/indexes/reach", json={"recall_target": target, "tags": {"a": "b"}})
+    assert answer.status_code == 400
+    assert "recall_target must be a number from 0.5 to 0.999" in answer.json()["error"]["message"]
+    described = http.get(f"{server.url}/indexes/reach").json()
+    assert (described["recall_target"], described["tags"]) == (0.95, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"spec": {"pod": {"replicas": 2}}}, 400, "'spec' cannot be changed"),
+        ({"spec": {"serverless": {"cloud": "aws"}}}, 400, "'spec' cannot be changed"),
+        ({"deployment": {"replicas": 4}}, 400, "'deployment' cannot be changed"),
+        ({"read_capacity": {"mode": "Dedicated"}}, 400, "Read capacity"),
+        ({"schema": NEW["schema"]}, 400, "schema"),
+        ({"embed": {"model": "m"}}, 400, "embed"),
+        ({"tags": {"k k": "v"}}, 400, "Tag key"),
+        ({"tags": {str(n): "v" for n in range(20)}}, 400, "there would be 21"),
+        ({"tags": {"k": 1}}, 422, "tags"),
+        ({"deletion_protection": "maybe"}, 422, "deletion_protection"),
+        ({"recall_target": "high"}, 422, "recall_target"),
+    ],
+)
+def test_what_cannot_be_configured_is_refused(server, http, create, body, status, says):  # noqa: PLR0917
+    """With the reason, and nothing changes."""
+    before = create("fixed", **OLD, tags={"first": "x"}).json()
+    answer = http.patch(f"{server.url}/indexes/fixed", json=body)
+    assert answer.status_code == status, answer.text
+    assert says in answer.json()["error"]["message"]
+    assert http.get(f"{server.url}/indexes/fixed").json() == before
+
+
+def test_what_is_sent_again_unchanged_is_no_change(server, http, create):
+    """Older clients send the whole of what they know; fields that are not known are refused from 2026-07 on."""
+    before = create("same", **OLD).json()
+    url = f"{server.url}/indexes/same"
+    known = {name: before[name] for name in ("spec", "deployment", "read_capacity", "deletion_protection")}
+    assert http.patch(url, json=known).json() == before
+    assert http.patch(url, json={}).json() == before
+    assert http.patch(url, json={"colour": "red"}).json() == before
+    answer = http.patch(url, json={"colour": "red"}, headers={"X-Pinecone-Api-Version": "2026-07"})
+    assert answer.status_code == 400
+    assert "Unknown field 'colour'" in answer.json()["error"]["message"]
 
 
 @pytest.mark.usefixtures("host")

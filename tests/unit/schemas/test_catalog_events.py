@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.catalog_events import CreateIndexEvent, DeleteIndexEvent, check_spec, decode_catalog, encode_catalog
+from schemas.catalog_events import (
+    ConfigureIndexEvent,
+    CreateIndexEvent,
+    DeleteIndexEvent,
+    check_spec,
+    configured,
+    decode_catalog,
+    encode_catalog,
+)
 from schemas.errors import CorruptData, InvalidRequest, UnsupportedFormat
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.pb import event_pb2 as pb
@@ -19,7 +27,10 @@ SPARSE = IndexSpec("words", "B" * 22, 1, 0, Metric.DOTPRODUCT, VectorType.SPARSE
         CreateIndexEvent(DENSE, (5081, 5082)),
         CreateIndexEvent(SPARSE, ()),
         CreateIndexEvent(replace(DENSE, metric=Metric.EUCLIDEAN, name="a", settings=b"{}"), (1, 65535)),
+        CreateIndexEvent(replace(DENSE, recall_target=0.999), ()),
         DeleteIndexEvent("movies"),
+        ConfigureIndexEvent("movies"),
+        ConfigureIndexEvent("movies", 0.5, "disabled", {"a": "", "b": "c"}),
     ],
 )
 def test_catalog_event_survives_its_bytes(event):
@@ -65,6 +76,8 @@ def test_any_bytes_are_a_catalog_event_or_corrupt(value):
             {"vector_type": VectorType.SPARSE, "metric": Metric.DOTPRODUCT},
             "dimension should not be specified for sparse indexes",
         ),
+        ({"recall_target": 0.4}, "recall_target must be a number from 0.5 to 0.999, got 0.4"),
+        ({"recall_target": 1.0}, "recall_target must be"),
         ({"settings": b""}, "settings are not valid JSON"),
         ({"settings": b"[]"}, "settings must be a JSON object"),
     ],
@@ -108,3 +121,30 @@ def test_format_number_above_ours_is_unsupported():
         decode_catalog(b"", {})
     with pytest.raises(CorruptData):
         decode_catalog(b"\xff", {})
+
+
+def test_create_without_a_recall_target_asks_for_the_one_that_every_version_means():
+    """Absent bytes mean 0.95, whatever the default of new indexes will be."""
+    value = encode_catalog(CreateIndexEvent(DENSE, ()))
+    assert not pb.CatalogEvent.FromString(value).create_index.spec.recall_target
+    assert decode_catalog(value, {}).spec.recall_target == 0.95
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.ConfigureIndex(name="Movies"),
+        pb.ConfigureIndex(name="movies", recall_target=2),
+        pb.ConfigureIndex(name="movies", deletion_protection="maybe"),
+    ],
+)
+def test_configure_that_cannot_be_is_corrupt_in_the_log(message):
+    """A foreign record on the control log is held to the rules of a call."""
+    with pytest.raises(CorruptData):
+        decode_catalog(pb.CatalogEvent(configure_index=message).SerializeToString(), {})
+
+
+def test_tags_of_a_foreign_create_that_are_none_are_replaced():
+    """Whatever a foreign record put into the settings, a configure goes on."""
+    odd = replace(DENSE, settings=b'{"tags":[1]}')
+    assert configured(odd, ConfigureIndexEvent("movies", tags={"a": "b"})).settings == b'{"tags":{"a":"b"}}'
