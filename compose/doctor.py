@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from indexer.checkup import Finding, Level, PartitionCheckup
-from indexer.doctor import DoctorOptions, examine, megabytes, size_of
+from indexer.doctor import DoctorOptions, examine, megabytes
 from indexer.snapshots.store import Store
 from producer.catalog import Catalog
 from producer.log.protocol import Logs
@@ -97,7 +97,7 @@ def _check_rest(parts: DoctorParts, checkup: Checkup) -> None:
     """Tell what lies in the store beside the living indexes: what was set aside, and folders of nobody."""
     aside = parts.store.list(_QUARANTINE)
     if aside:
-        size = megabytes(sum(size_of(parts.store, name) for name in aside))
+        size = megabytes(sum(parts.store.size_bytes(name) or 0 for name in aside))
         text = f"{len(aside)} damaged objects were set aside ({size}); look at them, then delete them by hand."
         checkup.findings.append(Finding(Level.NOTE, _QUARANTINE, text, _QUARANTINE))
     known = {spec.index_id for spec in (*parts.catalog.list(), *parts.catalog.removed())} | {_QUARANTINE}

@@ -16,6 +16,7 @@ from indexer.gc import Janitor, RetentionOptions, Survey
 from indexer.partition import PartitionIndexer, PartitionOptions
 from indexer.recall_sample import SampleOptions, sample_recall
 from indexer.segments.container import Container
+from indexer.segments.engines import choose_engine
 from indexer.segments.view import SegmentView
 from indexer.snapshots.dry_store import DryStore
 from indexer.snapshots.opener import SnapshotOpener
@@ -26,7 +27,7 @@ from schemas.indexes import IndexSpec
 from schemas.manifest import Checkpoint, Manifest, ObjectRef, SegmentEntry, decode_checkpoint, decode_manifest
 from schemas.manifest import decode_table as decode_segment_table
 
-__all__ = ["DoctorOptions", "examine", "megabytes", "size_of"]
+__all__ = ["DoctorOptions", "examine", "megabytes"]
 
 _LOOKS_MAX = 6
 _LOOK_AGAIN_SECONDS = 0.25
@@ -86,14 +87,6 @@ async def _check_log(log: Log, checkup: PartitionCheckup) -> None:
         await log.read(checkup.partition, checkup.next_offset, bytes_max=1, wait_seconds=0)
     except CorruptData as error:
         checkup.add(Level.DAMAGE, "log", f"The log cannot be folded from {checkup.next_offset} on: {error.message}")
-
-
-def size_of(store: Store, name: str) -> int:
-    """Return the bytes of an object; 0 where it is gone."""
-    try:
-        return store.path(ObjectRef(name, 0, b"")).stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def megabytes(size_bytes: int) -> str:
@@ -277,7 +270,7 @@ class _Look:
     def _tell_orphans(self, survey: Survey) -> None:
         checkup = self._checkup
         objects = [name for name in survey.garbage if name.startswith(f"{self._prefix}/objects/")]
-        sizes = {name: size_of(self._store, name) for name in objects}
+        sizes = {name: self._store.size_bytes(name) or 0 for name in objects}
         gone = len(survey.garbage) - len(objects)
         checkup.orphans = len(objects)
         checkup.orphans_bytes = sum(sizes.values())
@@ -352,7 +345,8 @@ class _Look:
         recall, queries = None, 0
         part = view.reader.slice_of(source.namespace) if view.reader.graph is not None else None
         if part is not None:
-            recall, queries = sample_recall(view, part, self._spec.metric, self._options.sample)
+            engine = choose_engine(self._options.partition.graph.engine)
+            recall, queries = sample_recall(view, part, self._spec.metric, self._options.sample, engine=engine)
         return SegmentCheckup(
             segment_id=segment_id,
             namespace=source.namespace,

@@ -1,4 +1,4 @@
-"""Recall of one segment, measured on a sample: what its search finds against an exact search of the same rows."""
+"""Recall of one graph, measured on a sample: what a walk through it finds against an exact search of the same rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from indexer.segments.hnsw import StockGraph
+from indexer.segments.native import WALK, Engine, NativeGraph, slices_of
 from indexer.segments.reader import Slice
 from indexer.segments.scoring import ranks
-from indexer.segments.view import SearchQuery, SegmentView
+from indexer.segments.search import SearchQuery
+from indexer.segments.view import SegmentView
 from schemas.indexes import Metric
 
 __all__ = ["SampleOptions", "sample_recall"]
@@ -33,10 +36,14 @@ class SampleOptions:
     seed: int = 7
 
 
-def sample_recall(view: SegmentView, part: Slice, metric: Metric, options: SampleOptions) -> tuple[float, int]:
-    """Return the share of true neighbours that searching `part` of `view` finds, and how many queries were asked.
+def sample_recall(
+    view: SegmentView, part: Slice, metric: Metric, options: SampleOptions, *, engine: Engine | None
+) -> tuple[float, int]:
+    """Return the share of true neighbours that the graph of `view` finds in `part`, and how many queries were asked.
 
-    A row that ties with the last true neighbour counts as found. No live rows, no queries: (1.0, 0).
+    `engine` is the one that opened the graph. It is walked with the candidates that are kept with it, also where a
+    query would choose to scan so few rows. A row that ties with the last true neighbour counts as found. No live rows,
+    no queries: (1.0, 0).
     """
     live = part.start + np.flatnonzero(view.alive[part.start : part.end])
     source = np.random.default_rng(options.seed)
@@ -46,10 +53,30 @@ def sample_recall(view: SegmentView, part: Slice, metric: Metric, options: Sampl
     for row in chosen.tolist():
         query = _moved(view.reader.vectors[row], source, options.noise)
         least = _least_rank(view, live, metric, query, top_k)
-        rows, _ = view.search(part, SearchQuery(query, top_k), metric)
+        rows = _walked(view, part, metric, SearchQuery(query, top_k), engine)
         got = ranks(metric, view.reader.vectors[rows], view.reader.norms[rows], query)
         found += min(top_k, int(np.count_nonzero(got >= least - _TIE * max(1.0, abs(least)))))
     return (found / (len(chosen) * top_k) if len(chosen) else 1.0), len(chosen)
+
+
+def _walked(
+    view: SegmentView, part: Slice, metric: Metric, asked: SearchQuery, engine: Engine | None
+) -> npt.NDArray[np.int64]:
+    """Return live rows that a walk through the graph finds, the best `asked.top_k` of them at least."""
+    query, top_k = asked.vector, asked.top_k
+    reader, graph = view.reader, view.reader.graph
+    alive = np.ascontiguousarray(view.alive[part.start : part.end])
+    if isinstance(graph, NativeGraph) and engine is not None:
+        places = (reader.vectors_address + part.start * reader.dimension * 4, reader.norms_address + part.start * 4)
+        numbers = (len(alive), int(np.count_nonzero(alive)), WALK, max(graph.ef, top_k), 2**32 - 1)
+        slices = slices_of([(*places, alive.ctypes.data, graph.address, graph.codes_address, *numbers)])
+        hits, _ = engine.search(slices, query, metric, top_k)
+        return np.asarray(hits["row"], np.int64) + part.start
+    assert isinstance(graph, StockGraph), "the graph was opened by another engine"
+    # The library knows nothing of dead rows: they are asked for too.
+    near = graph.search(query, top_k + int(np.count_nonzero(~alive)))
+    rows = np.empty(0, np.int64) if near is None else near[alive[near]] + part.start
+    return rows[:top_k]
 
 
 def _moved(vector: npt.NDArray[np.float32], source: np.random.Generator, noise: float) -> npt.NDArray[np.float32]:

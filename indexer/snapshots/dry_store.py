@@ -6,7 +6,6 @@ The real code of a take-over runs on it to find out what it would do, beside a r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from indexer.snapshots.store import Store
 from schemas.errors import AlreadyExists, StoreUnavailable
@@ -30,10 +29,6 @@ class DryStore:
         """Refuse: nothing that writes objects runs on this store."""
         raise StoreUnavailable(f"{name} is not written: this store is for looking only.")
 
-    def adopt(self, name: str, file: Path) -> ObjectRef:
-        """Refuse, as `put` does."""
-        raise StoreUnavailable(f"{name} is not written: this store is for looking only.")
-
     def create(self, name: str, data: bytes) -> None:
         """Note that the name would have been created. Raises `AlreadyExists`."""
         if self._store.exists(name):
@@ -55,14 +50,6 @@ class DryStore:
             self._verified.add(ref)
         return view
 
-    def path(self, ref: ObjectRef) -> Path:
-        """See `Store.path`."""
-        return self._store.path(ref)
-
-    def scratch(self, index_id: str, partition: int) -> Path:
-        """Refuse, as `put` does."""
-        raise StoreUnavailable(f"Nothing is written for {index_id}/{partition}: this store is for looking only.")
-
     def exists(self, name: str) -> bool:
         """See `Store.exists`."""
         return self._store.exists(name)
@@ -74,6 +61,10 @@ class DryStore:
     def age_seconds(self, name: str) -> float | None:
         """See `Store.age_seconds`."""
         return self._store.age_seconds(name)
+
+    def size_bytes(self, name: str) -> int | None:
+        """See `Store.size_bytes`."""
+        return self._store.size_bytes(name)
 
     def delete(self, names: Sequence[str]) -> None:
         """Refuse, as `put` does."""

@@ -115,6 +115,10 @@ class Store(Protocol):
         """Return how long ago the object was written by the store's own clock, or None where it is gone."""
         ...
 
+    def size_bytes(self, name: str) -> int | None:
+        """Return the size of an object, or None where it is gone."""
+        ...
+
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; missing ones are fine."""
         ...
@@ -227,6 +231,13 @@ class LocalStore:
         except FileNotFoundError:
             return None
         return (self._now() if self._now else _file_clock(self._root)) - modified
+
+    def size_bytes(self, name: str) -> int | None:
+        """See `Store.size_bytes`."""
+        try:
+            return (self._root / name).stat().st_size
+        except FileNotFoundError:
+            return None
 
     def delete(self, names: Sequence[str]) -> None:
         """See `Store.delete`."""

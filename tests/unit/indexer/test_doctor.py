@@ -12,7 +12,7 @@ from indexer.checkup import Level
 from indexer.doctor import DoctorOptions, examine
 from indexer.gc import RetentionOptions
 from indexer.recall_sample import SampleOptions
-from indexer.segments.hnsw import GraphOptions
+from indexer.segments.graph import GraphOptions
 from indexer.snapshots.store import checkpoint_name, manifest_name, new_object_name
 from producer.log.protocol import LogBatch
 from schemas.indexes import Metric
@@ -236,14 +236,16 @@ def graphed(root, metric, *, graph=None):
     return pipeline
 
 
+@pytest.mark.parametrize("engine", ["native", "stock"])
 @pytest.mark.parametrize("metric", list(Metric))
-def test_recall_of_a_fine_graph_is_measured(tmp_path, metric):
+def test_recall_of_a_fine_graph_is_measured(tmp_path, metric, engine):
     """In a graph of the default quality nearly all neighbours are found; without queries nothing is measured."""
-    pipeline = graphed(tmp_path, metric)
+    pipeline = graphed(tmp_path, metric, graph=GraphOptions(engine=engine))
     found = look(pipeline, queries=30)
     (graph,) = [segment for segment in found.segments if segment.has_graph]
     assert (graph.rows, graph.queries) == (2_200, 30)
     assert graph.recall >= 0.95
+    assert graph.ef_search > 0
     assert found.is_sound
     assert [segment.recall for segment in look(pipeline, queries=0).segments] == [None]
 
