@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from schemas.errors import ConfigError, FreshetError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from compose.client import Client
 
@@ -74,7 +75,7 @@ def stats(
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show records and freshness of one index or of all."""
+    """Show records, freshness and graphs of one index or of all."""
     with open_client(url) as client:
 
         def look() -> dict[str, Any]:
@@ -116,6 +117,26 @@ def _watch(look: Callable[[], dict[str, Any]], seconds: float, *, as_json: bool)
 
 
 def _stats_table(found: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+
+    parts: list[RenderableType] = [_partitions_table(found)]
+    if any(part.get("engine", {}).get("graphs") for _, part in _partitions(found)):
+        parts += ["", _graphs_table(found)]
+    log_bytes = next((each.get("freshness", {}).get("logBytes") for each in found.values()), None)
+    if log_bytes is not None:
+        parts += ["", f" the log of all indexes: {log_bytes / 1e6:,.1f} MB"]
+    return Group(*parts)
+
+
+def _partitions(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the partitions with the name of their index; of those that never saw an event at most the first."""
+    for name, each in found.items():
+        partitions = each.get("freshness", {}).get("partitions", [])
+        for partition in [one for one in partitions if one.get("logEnd") != 0] or partitions[:1]:
+            yield name, partition
+
+
+def _partitions_table(found: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table("index", "records", "namespaces", "partition", box=None, padding=(0, 1))
@@ -127,17 +148,46 @@ def _stats_table(found: dict[str, Any]) -> RenderableType:
         "snapshotVersion": "version",
         "segments": "segments",
         "tailRows": "tail",
-        "deadLetters": "dead",
+        "deadLetters": "letters",
     }
     for title in columns.values():
         table.add_column(title, justify="right", overflow="fold")
-    for name, each in found.items():
-        partitions = each.get("freshness", {}).get("partitions", [])
-        # A partition that never saw an event says nothing.
-        for partition in [one for one in partitions if one.get("logEnd") != 0] or partitions[:1]:
-            first = (name, f"{each.get('totalVectorCount', 0):,}", f"{len(each.get('namespaces', {})):,}")
-            cells = [_number(partition.get(key)) for key in columns]
-            table.add_row(*first, str(partition.get("partition")), *cells)
+    for title in ("MB", "dead rows"):
+        table.add_column(title, justify="right", overflow="fold")
+    for name, partition in _partitions(found):
+        each, engine = found[name], partition.get("engine", {})
+        first = (name, f"{each.get('totalVectorCount', 0):,}", f"{len(each.get('namespaces', {})):,}")
+        cells = [_number(partition.get(key)) for key in columns]
+        size, dead = engine.get("snapshotBytes", 0) / 1e6, engine.get("deadShare", 0.0)
+        table.add_row(*first, str(partition.get("partition")), *cells, f"{size:,.1f}", f"{dead:.1%}")
+    return table
+
+
+def _graphs_table(found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("index", "part", "namespace", box=None, padding=(0, 1))
+    for title in ("graph", "rows", "dead", "MB", "ef", "recall", "target"):
+        table.add_column(title, justify="right", overflow="fold")
+    for name, partition in _partitions(found):
+        engine = partition.get("engine", {})
+        target = found[name]["freshness"].get("recallTarget")
+        for graph in engine.get("graphs", []):
+            table.add_row(
+                name,
+                str(partition.get("partition")),
+                graph["namespace"],
+                str(graph["segment"]),
+                f"{graph['rows']:,}",
+                f"{graph['deadShare']:.1%}",
+                f"{graph['bytes'] / 1e6:,.1f}",
+                str(graph["efSearch"] or "-"),
+                f"{graph['recall']:.3f}" if graph["recall"] else "-",
+                f"{target:.3f}" if target else "-",
+            )
+        left = engine.get("graphsTotal", 0) - len(engine.get("graphs", []))
+        if left > 0:
+            table.add_row(name, str(partition.get("partition")), f"and {left:,} smaller ones")
     return table
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "doctor_parts",
     "indexer_parts",
     "is_embedded",
+    "log_bytes",
     "open_logs",
     "open_store",
     "run_directory",
@@ -124,6 +125,14 @@ def open_logs(
     )
 
 
+def log_bytes(settings: Settings) -> int | None:
+    """Return the bytes on disk of the embedded log, its write-ahead log included; None where the log is elsewhere."""
+    if not is_embedded(settings):
+        return None
+    files = [settings.data_dir / name for name in ("log.sqlite", "log.sqlite-wal")]
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
 def is_embedded(settings: Settings) -> bool:
     """Return whether the log is a file of this data directory: then one API process writes it, and knows its end."""
     return not settings.log.startswith("kafka://")
@@ -168,6 +177,7 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncI
             clock_ms=clock_ms,
             registry=registry,
             options=_api_options(settings, index_ports),
+            log_bytes=lambda: log_bytes(settings),
             step=step,
         )
 

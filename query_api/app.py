@@ -65,7 +65,8 @@ class ApiDeps:
     """The parts that the API is made of; all are started before the program's lifespan begins.
 
     `open_log` is the one of the publisher: it opens the log of an index, again and again. `open_reader` makes the
-    snapshot reader of one partition. Logs and snapshots of deleted indexes are cleared away by the indexer.
+    snapshot reader of one partition. `log_bytes` says how large the file of all logs is, None where there is none.
+    Logs and snapshots of deleted indexes are cleared away by the indexer.
     """
 
     catalog: Catalog
@@ -76,6 +77,7 @@ class ApiDeps:
     clock_ms: Callable[[], int]
     registry: CollectorRegistry
     options: ApiOptions = field(default_factory=ApiOptions)
+    log_bytes: Callable[[], int | None] = lambda: None
     step: Step = no_step
 
 
@@ -154,5 +156,6 @@ def _serving_parts(deps: ApiDeps, metrics: ApiMetrics, threads: ThreadPoolExecut
         threads=threads,
         follower=deps.options.follower,
         ends=deps.options.ends,
+        log_bytes=deps.log_bytes,
         step=deps.step,
     )

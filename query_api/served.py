@@ -42,6 +42,8 @@ class ServingParts:
     threads: Executor
     follower: FollowerOptions
     ends: EndsOptions
+    # Bytes on disk of the log, where it is a file of this machine.
+    log_bytes: Callable[[], int | None] = lambda: None
     step: Step = no_step
 
 
@@ -63,6 +65,7 @@ class ServedIndex:
             for partition in range(spec.partitions)
         )
         self.ends = LogEnds(log, clock_ms=parts.clock_ms, options=parts.ends, before_look=self._before_look)
+        self.log_bytes = parts.log_bytes
         self._parts = parts
         self._required: Sequence[int] = ()
         self._is_ready = [False] * spec.partitions

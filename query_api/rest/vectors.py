@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from query_api.engine_stats import engine_stats
 from query_api.reads import Reads
 from query_api.rest.decode import sparse_of
 from query_api.rest.exchange import Call, read_headers, visible_fields, wanted_of, write_context, write_headers
@@ -201,6 +202,7 @@ async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
             "segments": one.snapshot.segments,
             "tailRows": one.snapshot.tail_rows,
             "deadLetters": one.snapshot.dead_letters,
+            "engine": engine_stats(one.snapshot),
         }
         for one in stats.freshness
     ]
@@ -212,7 +214,12 @@ async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
         "vectorType": spec.vector_type.value,
         "memoryFullness": 0,
         "storageFullness": 0,
-        "freshness": {"logId": spec.log_id, "partitions": partitions},
+        "freshness": {
+            "logId": spec.log_id,
+            "logBytes": call.index.log_bytes(),
+            "recallTarget": spec.recall_target,
+            "partitions": partitions,
+        },
     }
     if spec.vector_type is VectorType.DENSE:
         body["dimension"] = spec.dimension

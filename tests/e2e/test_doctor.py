@@ -80,6 +80,42 @@ def test_running_server_is_sound_while_it_is_written_to(filled):
     assert table.stdout.rstrip().endswith("sound")
 
 
+def test_stats_tell_graphs_bytes_and_recall(filled):
+    """What the doctor finds in the store, the API tells of its snapshot; the command prints both tables."""
+    looks = []
+
+    def is_the_same_version() -> bool:
+        stats = json.loads(filled.cli("stats", "-i", "films", "--json").stdout)["films"]["freshness"]
+        _, told = doctor(filled, "-i", "films", "--queries", "0")
+        looks[:] = [stats, told]
+        versions = [part["snapshotVersion"] for part in stats["partitions"]]
+        return versions == [part["version"] for part in told["partitions"]]
+
+    # A merge may come between the two looks.
+    wait_until(is_the_same_version)
+    freshness, told = looks
+    assert freshness["recallTarget"] == 0.95
+    assert freshness["logBytes"] >= (filled.folder / "data" / "log.sqlite").stat().st_size
+    for shown, part in zip(freshness["partitions"], told["partitions"], strict=True):
+        engine = shown["engine"]
+        assert engine["rows"] == part["live_rows"]
+        assert engine["graphRows"] + shown["tailRows"] == engine["rows"]
+        assert engine["graphsTotal"] == len(engine["graphs"])
+        kept = {
+            (one["segment_id"], one["namespace"], one["rows"] - one["dead_rows"], one["size_bytes"], one["ef_search"])
+            for one in part["segments"]
+            if one["has_graph"]
+        }
+        graphs = engine["graphs"]
+        assert {(g["segment"], g["namespace"], g["rows"], g["bytes"], g["efSearch"]) for g in graphs} == kept
+        assert all(0.9 < graph["recall"] <= 1 for graph in graphs)
+        assert engine["snapshotBytes"] >= sum(graph["bytes"] for graph in graphs)
+    table = filled.cli("stats", "-i", "films").stdout
+    assert "recall" in table
+    assert "0.950" in table
+    assert "the log of all indexes" in table
+
+
 def test_missing_index_and_missing_directory_could_not_be_checked(filled, tmp_path):
     """Exit code 2 is for what could not be looked at, with the reason; nothing is made."""
     code, told = doctor(filled, "-i", "nowhere")
