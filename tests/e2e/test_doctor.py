@@ -108,7 +108,8 @@ def test_stats_tell_graphs_bytes_and_recall(filled):
         }
         graphs = engine["graphs"]
         assert {(g["segment"], g["namespace"], g["rows"], g["bytes"], g["efSearch"]) for g in graphs} == kept
-        assert all(0.9 < graph["recall"] <= 1 for graph in graphs)
+        # A graph that was extended by a few rows only was not measured again.
+        assert all(graph["recall"] is None or 0.9 < graph["recall"] <= 1 for graph in graphs)
         assert engine["snapshotBytes"] >= sum(graph["bytes"] for graph in graphs)
     table = filled.cli("stats", "-i", "films").stdout
     assert "recall" in table

@@ -169,6 +169,10 @@ def test_stats_say_how_fresh_every_partition_is(http, make_index):
     assert [one["partition"] for one in freshness["partitions"]] == [0, 1, 2, 3]
     mine = freshness["partitions"][partition_of("s", 4)]
     assert mine.pop("snapshotVersion") > 0
+    engine = mine.pop("engine")
+    assert (engine["rows"], engine["deadRows"], engine["graphs"]) == (5, 0, [])
+    assert engine["snapshotBytes"] > 0
+    assert (freshness["recallTarget"], freshness["logBytes"] is None or freshness["logBytes"] > 0) == (0.95, True)
     assert mine == {
         "partition": partition_of("s", 4),
         "logEnd": 5,
