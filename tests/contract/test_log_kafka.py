@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from producer.log.kafka import KafkaLog, KafkaLogOptions, KafkaLogs
 from producer.log.protocol import Appended, LogRecord
-from schemas.errors import ConfigError, LogUnavailable, PayloadTooLarge
+from schemas.errors import ConfigError, LogUnavailable, NotFound, PayloadTooLarge
 from tests.contract.log_contract import LogContract, new_log_id, read_all
 from tests.support.appender import Appender, assert_whole, batch
 from tests.support.broker import Broker
@@ -473,3 +473,23 @@ async def test_an_appender_killed_with_the_broker_loses_nothing(private_kafka, p
     private_kafka.start()
     await _recovered(log)
     assert_whole(await read_all(log, 0), {("both", number): begin for number, begin in said.items()})
+
+
+@pytest.mark.asyncio
+async def test_logs_for_reading_only_make_no_topic(kafka: Broker, log: KafkaLog):
+    """What is there is read; what is missing is not made."""
+    other_id = new_log_id()
+    await log.append(1, [LogRecord(b"ns", b"value")])
+    reading = KafkaLogs(kafka.bootstrap, KafkaLogOptions(control="tests", answer_seconds=20.0), is_read_only=True)
+    missing = KafkaLogs(kafka.bootstrap, KafkaLogOptions(control=new_log_id(), answer_seconds=20.0), is_read_only=True)
+    try:
+        await reading.start()
+        assert [record.value for record in await read_all(await reading.open("own", log.log_id, 2), 1)] == [b"value"]
+        for _ in range(2):
+            with pytest.raises(NotFound, match=r"no topic freshet\.books\."):
+                await reading.open("books", other_id, 1)
+            with pytest.raises(NotFound, match="no topic"):
+                await missing.start()
+    finally:
+        await reading.close()
+        await missing.close()
