@@ -27,10 +27,16 @@ _log = structlog.get_logger(__name__)
 _HELD_MAX, _HELD_MIN, _HELD_SHARE = 128, 32, 16
 _TOP_K = 10
 _CANDIDATES = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
+# Below so many rows nothing is measured: a scan answers anyway.
+_MEASURED_MIN = 512
 # Samples err: rows have to reach a little more than the target; what lies between them may miss it by a little.
 _ROWS_ABOVE, _BETWEEN_BELOW = 0.01, 0.015
 # A graph that misses the target is built once more, this much more carefully.
 _CAREFULLY = 2
+
+
+# A vector, float32 [d], and the rows that are its true nearest.
+_Question = tuple[npt.NDArray[np.float32], set[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +114,15 @@ def _build(engine: Engine, job: GraphJob, codes: Codes) -> BuiltGraph:
         count = min(_HELD_MAX, len(added) // _HELD_SHARE)
         count = count if count >= _HELD_MIN else 0
         # The same rows every time: a build can be repeated to the byte.
-        held = np.sort(np.random.default_rng(job.options.seed).choice(added, count, replace=False))
+        rng = np.random.default_rng(job.options.seed)
+        held = np.sort(rng.choice(added, count, replace=False))
         builder.add(np.setdiff1d(added, held, assume_unique=True))
         pinned = job.options.ef_search
-        if not count:
+        if rows < _MEASURED_MIN:
             return BuiltGraph(builder.links(), codes, pinned or EF_SEARCH)
-        trial = _Trial(engine, job, NativeGraph(engine, builder.links(), rows, 0, codes), held)
+        # An extension by few rows is measured between rows that it holds.
+        between = held if count else rng.choice(rows, _HELD_MAX, replace=False).astype(np.uint32)
+        trial = _Trial(engine, job, NativeGraph(engine, builder.links(), rows, 0, codes), held, between)
         ef_search, recall = trial.find(job.spec.recall_target, [pinned] if pinned else _CANDIDATES)
         builder.add(held)
         return BuiltGraph(builder.links(), codes, ef_search, recall)
@@ -122,7 +131,14 @@ def _build(engine: Engine, job: GraphJob, codes: Codes) -> BuiltGraph:
 class _Trial:
     """A graph without some rows, and questions of which the true answers are known."""
 
-    def __init__(self, engine: Engine, job: GraphJob, graph: NativeGraph, held: npt.NDArray[np.uint32]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        job: GraphJob,
+        graph: NativeGraph,
+        held: npt.NDArray[np.uint32],
+        between: npt.NDArray[np.uint32],
+    ) -> None:
         self._engine = engine
         self._metric = job.spec.metric
         self._rows = job.rows
@@ -131,20 +147,26 @@ class _Trial:
         self._norms = np.einsum("ij,ij->i", job.vectors, job.vectors)
         self._mask = np.ones(job.rows, np.bool_)
         self._mask[held] = False
-        rows = job.vectors[held]
-        between = (_unit(rows) + _unit(np.roll(rows, 1, axis=0))) * (np.linalg.norm(rows, axis=1, keepdims=True) / 2)
-        self._questions = [(query, self._search(query, None)) for query in (*rows, *between.astype(np.float32))]
+        rows = job.vectors[between]
+        middle = (_unit(rows) + _unit(np.roll(rows, 1, axis=0))) * (np.linalg.norm(rows, axis=1, keepdims=True) / 2)
+        self._own = self._answered(job.vectors[held])
+        self._between = self._answered(middle.astype(np.float32))
 
     def find(self, target: float, choice: Sequence[int]) -> tuple[int, float]:
         """Return the fewest candidates with which the graph reaches `target`, or the most, and their recall."""
-        half = len(self._questions) // 2
         recall = 0.0
         for ef in choice:
-            shares = [len(self._search(query, ef) & truth) / max(1, len(truth)) for query, truth in self._questions]
-            recall, between = float(np.mean(shares[:half])), float(np.mean(shares[half:]))
+            between = self._share(self._between, ef)
+            recall = self._share(self._own, ef) if self._own else between
             if recall >= min(1.0, target + _ROWS_ABOVE) and between >= target - _BETWEEN_BELOW:
                 return ef, recall
         return choice[-1], recall
+
+    def _answered(self, queries: npt.NDArray[np.float32]) -> list[_Question]:
+        return [(query, self._search(query, None)) for query in queries]
+
+    def _share(self, questions: Sequence[_Question], ef: int) -> float:
+        return float(np.mean([len(self._search(query, ef) & truth) / len(truth) for query, truth in questions]))
 
     def _search(self, query: npt.NDArray[np.float32], ef: int | None) -> set[int]:
         """Return the best rows by a walk with `ef` candidates, or, with None, by a scan."""

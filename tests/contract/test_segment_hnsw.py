@@ -204,6 +204,15 @@ def test_extended_graph_finds_old_and_new_rows_and_never_the_dead(vectors):
     assert by_stock >= 0.95 * 2000
 
 
+def test_extension_by_few_rows_is_measured_too(vectors):
+    """Too few new rows to leave some out: then questions lie between rows that the graph holds."""
+    base = build_graph(job_of(vectors[:1990])).links
+    job = GraphJob(spec(), GraphOptions(), vectors, _ROWS, Base(base, np.arange(1990, dtype=np.uint32), vectors[:0]))
+    built = build_graph(job)
+    assert built.recall >= 0.95
+    assert (built.links.level0[1990:] != 0xFFFFFFFF).any(axis=1).all()
+
+
 def test_new_rows_of_an_extended_graph_get_levels_of_their_own(vectors):
     """A level generator that began again would lift the new rows as it lifted the old ones."""
     base = build_graph(job_of(vectors[:1000])).links
