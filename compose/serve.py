@@ -15,6 +15,7 @@ import uvloop
 from compose.config import Settings
 from compose.holding import hold
 from compose.ports import BACKLOG, bind_ports
+from compose.protocol import JoiningProtocol
 from compose.wiring import api_parts, is_embedded
 from query_api.app import create_app
 from schemas.errors import FreshetError
@@ -71,7 +72,7 @@ async def _serve(settings: Settings, *, is_supervised: bool) -> int:
                     _log.error("the port of an index is not ours now; use its path", index=spec.name, port=spec.port)
             config = uvicorn.Config(
                 create_app(parts),
-                http="httptools",
+                http=JoiningProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
