@@ -17,6 +17,7 @@ from indexer.snapshots.snapshot import Snapshot
 from producer.pokes import PokeReceiver, manifest_topic
 from producer.steps import Step, no_step
 from query_api.metrics import ApiMetrics
+from query_api.pace import GraphPace
 from schemas.errors import FreshetError
 from schemas.indexes import IndexSpec
 
@@ -65,6 +66,7 @@ class PartitionFollower:
         self._pause = options.poll_seconds_min
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
+        self.pace = GraphPace()
 
     def start(self, pokes: PokeReceiver) -> None:
         """Begin to follow, in a task."""
@@ -158,6 +160,7 @@ class PartitionFollower:
         self._step("follower.before_swap")
         old, self._snapshot = self._snapshot, newer
         self._opened.set()
+        self.pace.note(newer, asyncio.get_running_loop().time())
         self._metrics.swaps.inc()
         changed = old is not None and old.lineage != newer.lineage
         while self._waiting and (changed or self._waiting[0][0] <= newer.next_offset):

@@ -109,13 +109,14 @@ class NamespacePage:
 
 @dataclass(frozen=True, slots=True)
 class PartitionFreshness:
-    """Where one partition stands; None where the log does not say."""
+    """Where one partition stands; None where the log does not say, and before rows came into graphs under load."""
 
     partition: int
     log_end: int | None
     applied: int
     lag_seconds: float | None
     snapshot: Snapshot
+    graph_rows_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,8 @@ class Reads:
             stale = await index.ends.staleness_ms(number, snapshot.next_offset)
             end = None if stale is None else max(index.ends.known[number], snapshot.next_offset)
             lag = None if stale is None else stale / 1000
-            freshness.append(PartitionFreshness(number, end, snapshot.next_offset, lag, snapshot))
+            pace = index.followers[number].pace.rows_per_second
+            freshness.append(PartitionFreshness(number, end, snapshot.next_offset, lag, snapshot, pace))
         return IndexStats(counts, freshness), shown
 
     async def list_namespaces(

@@ -36,10 +36,15 @@ __all__ = ["WriteContext", "WriteOptions", "Writes", "Written"]
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """`tail_rows_max`: rows of one namespace that may lie in no graph before writes to it are put off."""
+    """`tail_rows_max`: rows of one namespace that may lie in no graph before writes to it are put off.
+
+    For how long follows from how fast rows came into graphs so far: `tail_retry_seconds` before that is known, at most
+    `tail_retry_seconds_max`.
+    """
 
     tail_rows_max: int = 200_000
     tail_retry_seconds: float = 2.0
+    tail_retry_seconds_max: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +200,18 @@ class Writes:
             task.exception()
 
     def _check_tail(self, index: ServedIndex, namespace: str) -> None:
-        rows = index.follower_of(namespace).snapshot.tail_rows_of(namespace)
+        follower = index.follower_of(namespace)
+        rows = follower.snapshot.tail_rows_of(namespace)
         if rows > self._options.tail_rows_max:
+            wait_seconds = follower.pace.seconds_for(
+                rows - self._options.tail_rows_max,
+                unknown=self._options.tail_retry_seconds,
+                most=self._options.tail_retry_seconds_max,
+            )
             raise TailFull(
                 f"Namespace '{namespace}' has {rows} records that are in no graph yet; the limit is "
                 f"{self._options.tail_rows_max}. Nothing was written: send again more slowly.",
-                retry_after_seconds=self._options.tail_retry_seconds,
+                retry_after_seconds=wait_seconds,
                 rows=rows,
                 limit=self._options.tail_rows_max,
             )

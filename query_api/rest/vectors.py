@@ -201,6 +201,7 @@ async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
             "snapshotVersion": one.snapshot.version,
             "segments": one.snapshot.segments,
             "tailRows": one.snapshot.tail_rows,
+            "graphRowsPerSecond": one.graph_rows_per_second,
             "deadLetters": one.snapshot.dead_letters,
             "engine": engine_stats(one.snapshot),
         }

@@ -181,6 +181,7 @@ def test_stats_say_how_fresh_every_partition_is(http, make_index):
         "lagSeconds": 0,
         "segments": 1,
         "tailRows": 5,
+        "graphRowsPerSecond": None,
         "deadLetters": 0,
     }
 
