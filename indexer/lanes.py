@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 import structlog
 
 from indexer.merger import MergeResult
-from indexer.merging import Merges
+from indexer.merging import LANES, Merges
 from indexer.metrics import IndexerMetrics
 from indexer.partition import PartitionIndexer
 from indexer.pool import MergePool
@@ -18,7 +18,6 @@ from schemas.errors import CorruptData, Unavailable
 __all__ = ["MergeLanes"]
 
 _log = structlog.get_logger(__name__)
-_LANES = ("rollup", "graph")
 
 
 class MergeLanes:
@@ -55,7 +54,7 @@ class MergeLanes:
             return False
         is_quiet = self._is_quiet()
         committed = [self._commit(lane) for lane, (task, _) in list(self._running.items()) if task.done()]
-        for lane in _LANES:
+        for lane in LANES:
             job = None if lane in self._running else self._merges.next_job(lane, is_quiet=is_quiet)
             if job is not None:
                 task = asyncio.create_task(self._pool.run(self._partition.store, job))

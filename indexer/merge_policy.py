@@ -1,9 +1,10 @@
 """Which segments to merge, from their sizes alone. Pure: data in, data out.
 
-Two kinds of merges run beside each other. A roll-up turns recent deltas and flat segments that are not larger than what
-joins them into one flat segment. A graph merge takes the rows of namespaces that have grown past a threshold out of
-the flat segments and gives each a graph, joined with those of its graphs that are not larger than what joins them, so
-that a row enters few graphs. A segment with too many dead rows is rewritten alone.
+Three kinds of merges run beside each other. A roll-up turns recent deltas and small flat segments into one flat
+segment; it is always quick, since publishes wait for it where a manifest is full. A graph merge takes the rows of
+namespaces that have grown past a threshold out of the flat segments and gives each a graph, joined with those of its
+graphs that are not much larger than what joins them: it extends the largest one, so that a row is inserted into few
+graphs. A flat merge joins large flat segments of like size. A segment with too many dead rows is rewritten alone.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from dataclasses import dataclass, field
 
 from schemas.limits import RECENT_DELTAS_MAX
 
-__all__ = ["MergeOptions", "MergePlan", "SegmentSize", "plan_graphs", "plan_rollup", "plan_settling"]
+__all__ = ["MergeOptions", "MergePlan", "SegmentSize", "plan_flats", "plan_graphs", "plan_rollup", "plan_settling"]
 
-
+# A graph is joined with rows of which it is at most so many times the number.
+_GRAPH_RATIO = 2
+# So many large flat segments are joined at least, and none that is so many times larger than all smaller ones of them.
+_FLATS_MIN, _FLAT_RATIO = 4, 2
 # A quiet namespace is settled where one row in so many lies outside of its largest graph.
 _SETTLED_SHARE = 64
 
@@ -24,7 +28,8 @@ _SETTLED_SHARE = 64
 class MergeOptions:
     """When to merge.
 
-    `rollup_deltas` recent deltas, or `rollup_rows` rows in them, start a roll-up; a namespace with `graph_rows_min`
+    `rollup_deltas` recent deltas, or `rollup_rows` rows in them, start a roll-up, which takes in flat segments up to as
+    many rows; a namespace with `graph_rows_min`
     rows outside of graphs gets a graph; graphs hold up to `graph_rows_max` rows; a segment with more than
     `dead_share_max` dead rows is rewritten. A partition that took no event for `settle_seconds` is quiet: then the
     graphs of a namespace are joined, since one large graph answers faster than several smaller ones.
@@ -81,7 +86,8 @@ def plan_rollup(
     """Plan a roll-up. `deltas` are the row counts of the recent deltas, oldest first; `locked` segments are in a merge.
 
     Rows that are enough for a graph are not kept waiting by an idle builder, and a quiet partition rolls up what there
-    is. The caller adds the deltas' own segments to the inputs.
+    is. Segments that wait for a graph are left alone: they would be written twice. The caller adds the deltas' own
+    segments to the inputs.
     """
     total = sum(deltas)
     is_due = len(deltas) >= options.rollup_deltas or total >= options.rollup_rows
@@ -89,10 +95,8 @@ def plan_rollup(
     if not is_due:
         return None
     inputs = []
-    for size in sorted(flats, key=lambda item: item.live_rows):
-        if size.segment_id in locked:
-            continue
-        if size.live_rows > total:
+    for size in _free(flats, options, locked):
+        if size.live_rows > total or size.live_rows + total > options.rollup_rows:
             break
         inputs.append(size.segment_id)
         total += size.live_rows
@@ -109,20 +113,39 @@ def plan_graphs(
     """Plan the next graph merge or rewrite, or return None where nothing needs one."""
     free_flats = [size for size in flats if size.segment_id not in locked]
     free_graphs = [size for size in graphs if size.segment_id not in locked]
-    outside: dict[str, int] = {}
-    for size in free_flats:
-        for name, rows in size.large.items():
-            outside[name] = outside.get(name, 0) + rows
-    large = {name: rows for name, rows in outside.items() if rows >= options.graph_rows_min}
+    large = _large(free_flats, options)
     if large:
         inputs = [size.segment_id for size in free_flats if large.keys() & size.large.keys()]
         for name, rows in large.items():
             inputs.extend(_joining(name, rows, free_graphs, options))
         return MergePlan(tuple(inputs), graph_namespaces=frozenset(large))
-    for size in (*free_graphs, *free_flats):
+    for size in free_graphs:
         if size.dead_share > options.dead_share_max:
-            keeps_graph = bool(size.namespace) and size.live_rows >= options.graph_rows_min
+            keeps_graph = size.live_rows >= options.graph_rows_min
             return MergePlan((size.segment_id,), graph_namespaces=frozenset([size.namespace] if keeps_graph else []))
+    return None
+
+
+def plan_flats(
+    flats: Sequence[SegmentSize], options: MergeOptions, *, locked: Collection[int] = ()
+) -> MergePlan | None:
+    """Plan to rewrite a flat segment with too many dead rows, or to join flat segments of like size; None = neither.
+
+    So their number grows as the logarithm of their rows, and each row is rewritten about as often.
+    """
+    for size in flats:
+        if size.dead_share > options.dead_share_max and size.segment_id not in locked:
+            return MergePlan((size.segment_id,))
+    free = _free(flats, options, locked)
+    for first, smallest in enumerate(free):
+        joined, total = [smallest.segment_id], smallest.live_rows
+        for size in free[first + 1 :]:
+            if size.live_rows > _FLAT_RATIO * total:
+                break
+            joined.append(size.segment_id)
+            total += size.live_rows
+        if len(joined) >= _FLATS_MIN:
+            return MergePlan(tuple(joined))
     return None
 
 
@@ -159,12 +182,38 @@ def plan_settling(
     return None
 
 
+def _free(flats: Sequence[SegmentSize], options: MergeOptions, locked: Collection[int]) -> list[SegmentSize]:
+    """Return the flat segments that may be joined, smallest first.
+
+    Not those in a merge, and not those of which most rows wait for a graph, which takes them as they are.
+    """
+    large = _large(flats, options)
+    return sorted(
+        (
+            size
+            for size in flats
+            if size.segment_id not in locked
+            and 2 * sum(rows for name, rows in size.large.items() if name in large) <= size.live_rows
+        ),
+        key=lambda item: item.live_rows,
+    )
+
+
+def _large(flats: Sequence[SegmentSize], options: MergeOptions) -> dict[str, int]:
+    """Return the namespaces that have enough rows in flat segments for a graph, with these rows."""
+    outside: dict[str, int] = {}
+    for size in flats:
+        for name, rows in size.large.items():
+            outside[name] = outside.get(name, 0) + rows
+    return {name: rows for name, rows in outside.items() if rows >= options.graph_rows_min}
+
+
 def _joining(name: str, rows: int, graphs: Sequence[SegmentSize], options: MergeOptions) -> list[int]:
-    """Return the graphs of a namespace that are not larger than what joins them, smallest first."""
+    """Return the graphs of a namespace that are not much larger than what joins them, smallest first."""
     joined = []
     total = rows
     for size in sorted((item for item in graphs if item.namespace == name), key=lambda item: item.live_rows):
-        if size.live_rows > total or size.live_rows + total > options.graph_rows_max:
+        if size.live_rows > _GRAPH_RATIO * total or size.live_rows + total > options.graph_rows_max:
             break
         joined.append(size.segment_id)
         total += size.live_rows

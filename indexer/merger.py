@@ -53,6 +53,8 @@ class MergeJob:
     deltas: tuple[str, ...] = ()
     # A graph with a larger share of dead elements is built anew instead of extended.
     dead_share_max: float = 0.2
+    # It may take long: it is carried out beside the process that folds, not inside it.
+    is_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)

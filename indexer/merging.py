@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pyroaring import BitMap
 
-from indexer.merge_policy import MergePlan, SegmentSize, plan_graphs, plan_rollup, plan_settling
+from indexer.merge_policy import MergePlan, SegmentSize, plan_flats, plan_graphs, plan_rollup, plan_settling
 from indexer.merger import MergeInput, MergeJob, MergeResult, Moves
 from indexer.partition import PartitionIndexer
 from indexer.segments.container import pack
@@ -23,7 +23,10 @@ from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, S
 from schemas.errors import CommitConflict
 from schemas.manifest import DeltaRef, ObjectRef, SegmentEntry, SegmentTable, encode_table
 
-__all__ = ["Merges"]
+__all__ = ["LANES", "Merges"]
+
+# Kinds of merges, in the order in which they choose their inputs: one of each may be under way.
+LANES = ("rollup", "graph", "flat")
 
 # Objects with changes of one segment, or with namespace rows, before they are folded into one.
 _LISTED_MAX = 8
@@ -38,7 +41,7 @@ class _Carried:
 
 
 class Merges:
-    """The merges of one partition: at most one roll-up and one graph merge at a time."""
+    """The merges of one partition: at most one of each lane at a time."""
 
     def __init__(self, partition: PartitionIndexer) -> None:
         """Work on `partition`, whose only caller is the caller of this object."""
@@ -55,7 +58,7 @@ class Merges:
         self._large.clear()
 
     def next_job(self, lane: str, *, is_quiet: bool = False) -> MergeJob | None:
-        """Freeze and return the next merge of `lane` (`rollup` or `graph`) or None. It ends by `commit` or `abandon`.
+        """Freeze and return the next merge of `lane` (see `LANES`) or None. It ends by `commit` or `abandon`.
 
         In a quiet partition the graphs of a namespace are joined where nothing else is due.
         """
@@ -80,6 +83,7 @@ class Merges:
             snapshot.next_offset,
             deltas,
             self._partition.options.merge.dead_share_max,
+            is_large=lane != "rollup",
         )
         self._running[lane] = job
         self._partition.step("merge.after_freeze")
@@ -122,26 +126,30 @@ class Merges:
         snapshot = self._partition.snapshot
         options = self._partition.options.merge
         locked = {item.segment_id for job in self._running.values() for item in job.inputs}
+        is_dense = bool(self._partition.spec.dimension)
+        flats = self._flats(options.graph_rows_min // 16 if is_dense else None)
+        if lane == "flat":
+            return plan_flats(flats, options, locked=locked)
         if lane == "rollup":
-            sizes = [_size(view, {}) for view in snapshot.views if _is_flat(view)]
             deltas = [delta.rows for delta in snapshot.manifest.recent]
-            is_idle = bool(self._partition.spec.dimension) and "graph" not in self._running
-            return plan_rollup(deltas, sizes, options, locked=locked, is_quiet=is_quiet, is_builder_idle=is_idle)
-        views = [view for view in snapshot.views if isinstance(view.source, SegmentEntry)]
-        flat_views = [view for view in views if not view.in_graph]
-        least = max(1, options.graph_rows_min // 16)
-        # Rows without dense vectors have no graph to be in.
-        candidates = flat_views if self._partition.spec.dimension else []
+            is_idle = is_dense and "graph" not in self._running
+            return plan_rollup(deltas, flats, options, locked=locked, is_quiet=is_quiet, is_builder_idle=is_idle)
+        graphs = [_size(view, {}) for view in snapshot.views if view.in_graph]
+        plan = plan_graphs(flats, graphs, options, locked=locked)
+        return plan_settling(flats, graphs, options, locked=locked) if plan is None and is_quiet else plan
+
+    def _flats(self, large_rows_min: int | None) -> list[SegmentSize]:
+        """Return the flat segments, with namespaces that may deserve a graph; None: rows without vectors have none."""
+        views = [view for view in self._partition.snapshot.views if _is_flat(view)]
+        if large_rows_min is None:
+            return [_size(view, {}) for view in views]
         self._large = {
             view.segment_id: self._large[view.segment_id]
             if view.segment_id in self._large
-            else _large_namespaces(view, least)
-            for view in candidates
+            else _large_namespaces(view, max(1, large_rows_min))
+            for view in views
         }
-        flats = [_size(view, self._large.get(view.segment_id, {})) for view in flat_views]
-        graphs = [_size(view, {}) for view in views if view.in_graph]
-        plan = plan_graphs(flats, graphs, options, locked=locked)
-        return plan_settling(flats, graphs, options, locked=locked) if plan is None and is_quiet else plan
+        return [_size(view, self._large[view.segment_id]) for view in views]
 
     def _carry(self, job: MergeJob, result: MergeResult, outputs: Sequence[SegmentEntry]) -> list[SegmentChanges]:
         """Return what landed on the inputs since they were frozen, in terms of the outputs."""

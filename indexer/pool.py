@@ -1,4 +1,4 @@
-"""Where merges run: roll-ups in a thread, graph builds in a niced process of their own, which dies with its parent."""
+"""Where merges run: roll-ups in a thread, all others in a niced process of their own, which dies with its parent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MergePool:
 
     async def run(self, store: Store, job: MergeJob) -> MergeResult:
         """Carry out `job`. Raises what `run_merge` raises, `BrokenProcessPool` where the builder was killed."""
-        if not job.graph_namespaces:
+        if not job.is_large:
             return await asyncio.to_thread(run_merge, store, job)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")

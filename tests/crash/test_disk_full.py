@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.merging import LANES
 from indexer.snapshots import store as store_module
 from indexer.snapshots.store import LocalStore
 from schemas.errors import StoreUnavailable
@@ -61,7 +62,7 @@ def insist(action: Callable[[], object], attempts: int = 40) -> object:
 
 def merge(worker: Worker) -> None:
     """Merge as the worker does: a merge that failed while it was carried out is given up and planned anew."""
-    for lane in ("rollup", "graph"):
+    for lane in LANES:
         worker.start(lane)
         if lane in worker.jobs:
             worker.finish(lane)

@@ -18,6 +18,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from indexer import merging
 from indexer.segments.graph import GraphOptions
 from indexer.snapshots import store as store_module
 from indexer.snapshots.reader import SnapshotReader
@@ -172,13 +173,12 @@ class PartitionMachine(RuleBasedStateMachine):
         """Give a merge up, as after a killed builder."""
         self.worker.abandon(lane)
 
-    @rule(writes=WRITES, more=WRITES, graph_first=st.booleans())
-    def overlap(self, writes, more, graph_first):
-        """Freeze both kinds of merges, write, commit one, write, commit the other."""
-        lanes = ["graph", "rollup"] if graph_first else ["rollup", "graph"]
+    @rule(batches=st.tuples(WRITES, WRITES, WRITES), lanes=st.permutations(merging.LANES))
+    def overlap(self, batches, lanes):
+        """Freeze all kinds of merges, write, commit one, write, commit the next."""
         for lane in lanes:
             self.freeze(lane, build=True)
-        for lane, batch in zip(lanes, (writes, more), strict=True):
+        for lane, batch in zip(lanes, batches, strict=True):
             self.write(batch, 0, publish=True)
             self.commit(lane)
 
@@ -201,11 +201,11 @@ class PartitionMachine(RuleBasedStateMachine):
         self.replace_worker()
         self.check()
 
-    @rule(move=st.sampled_from(["publish", "rollup", "graph", "collect", "checkpoint"]), writes=WRITES)
+    @rule(move=st.sampled_from(["publish", *merging.LANES, "collect", "checkpoint"]), writes=WRITES)
     def be_fenced(self, move, writes):
         """Let a second worker take over while the first is about to move: it must fail, and change nothing."""
         old = self.worker
-        if move in ("rollup", "graph") and not self.guarded(lambda: old.start(move) and (old.build(move), True)[1]):
+        if move in merging.LANES and not self.guarded(lambda: old.start(move) and (old.build(move), True)[1]):
             move = "publish"
         if old is not self.worker:
             return
@@ -224,7 +224,7 @@ class PartitionMachine(RuleBasedStateMachine):
         else:
             moves = {"publish": old.partition.publish, "collect": old.collect}
             # What a merge reads may have been set aside since, or collected by the second worker.
-            gone = (FileNotFoundError, CorruptData) if move in ("rollup", "graph") else ()
+            gone = (FileNotFoundError, CorruptData) if move in merging.LANES else ()
             with pytest.raises((CommitConflict, *gone)):
                 moves.get(move, lambda: old.finish(move))()
         assert self.named_files() == before
@@ -454,7 +454,7 @@ class PartitionMachine(RuleBasedStateMachine):
     def come_to_rest(self) -> None:
         self.replace_worker()
         self.settle()
-        for lane in ("rollup", "graph"):
+        for lane in merging.LANES:
             while self.worker.start(lane):
                 self.worker.finish(lane)
         self.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 
+from indexer import merging
 from schemas.events import FORMAT_HEADER, encode
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, Event, Update, Upsert
 from schemas.records import dense_bytes
@@ -28,7 +29,7 @@ PARTITIONS = 2
 NAMES = [*names_in(0, PARTITIONS, 2), "__default__"]
 FOREIGN = names_in(1, PARTITIONS, 1)[0]
 IDS = [f"id-{number:02d}" for number in range(56)]
-LANES = st.sampled_from(["rollup", "graph"])
+LANES = st.sampled_from(merging.LANES)
 DOCUMENTS = [
     {},
     *({"g": "xyz"[n % 3], "n": n % 5} for n in range(9)),

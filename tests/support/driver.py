@@ -14,7 +14,7 @@ from pathlib import Path
 from indexer.gc import Janitor, RetentionOptions
 from indexer.merge_policy import MergeOptions
 from indexer.merger import MergeJob, MergeResult, run_merge
-from indexer.merging import Merges
+from indexer.merging import LANES, Merges
 from indexer.partition import PartitionIndexer, PartitionOptions
 from indexer.segments.container import Container
 from indexer.segments.graph import GraphOptions
@@ -217,7 +217,7 @@ class Worker:
         done = 0
         for _ in range(rounds_max):
             before = done
-            for lane in ("rollup", "graph"):
+            for lane in LANES:
                 self.start(lane, is_quiet=is_quiet)
                 done += self.finish(lane)
             if done == before:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.merge_policy import MergeOptions, MergePlan, SegmentSize, plan_graphs, plan_rollup, plan_settling
+from indexer.merge_policy import (
+    MergeOptions,
+    MergePlan,
+    SegmentSize,
+    plan_flats,
+    plan_graphs,
+    plan_rollup,
+    plan_settling,
+)
 from schemas.limits import RECENT_DELTAS_MAX
 
 _OPTIONS = MergeOptions(rollup_deltas=4, rollup_rows=1000, graph_rows_min=100, graph_rows_max=1000, dead_share_max=0.2)
@@ -35,6 +43,10 @@ def graph(number: int, live: int, name: str = "a", *, rows: int | None = None) -
         ([5] * 4, [flat(1, 20), flat(2, 10)], [2], MergePlan((1,), 4)),
         ([0] * 4, [flat(1, 1)], [], MergePlan((), 4)),
         ([0] * 4, [flat(1, 0, rows=5)], [], MergePlan((1,), 4)),
+        # What it takes in is bounded, so that it is quick; rows that wait for a graph are left to it.
+        ([250] * 4, [flat(1, 500)], [], MergePlan((), 4)),
+        ([125] * 4, [flat(1, 500), flat(2, 1)], [], MergePlan((2,), 4)),
+        ([125] * 4, [flat(1, 200, a=101), flat(2, 199, b=99)], [], MergePlan((2,), 4)),
     ],
 )
 def test_rollup_takes_flat_segments_that_are_not_larger_than_what_joins_them(deltas, flats, locked, wanted):
@@ -65,9 +77,9 @@ def test_quiet_partition_rolls_up_what_there_is_once():
         ([flat(1, 60, a=50), flat(2, 60, a=50)], [], [2], None),
         ([flat(1, 300, a=150, b=150)], [], [], ((1,), {"a", "b"})),
         ([flat(1, 300, a=150, b=50)], [], [], ((1,), {"a"})),
-        # A graph joins that is not larger than what joins it; one that is larger, of another name or too full does not.
-        ([flat(1, 150, a=150)], [graph(2, 150)], [], ((1, 2), {"a"})),
-        ([flat(1, 150, a=150)], [graph(2, 151)], [], ((1,), {"a"})),
+        # A graph joins that is not much larger than what joins it; a larger one, of another name or too full does not.
+        ([flat(1, 150, a=150)], [graph(2, 300)], [], ((1, 2), {"a"})),
+        ([flat(1, 150, a=150)], [graph(2, 301)], [], ((1,), {"a"})),
         ([flat(1, 150, a=150)], [graph(2, 100, "b")], [], ((1,), {"a"})),
         ([flat(1, 150, a=150)], [graph(2, 150), graph(3, 300)], [], ((1, 2, 3), {"a"})),
         ([flat(1, 600, a=600)], [graph(2, 500)], [], ((1,), {"a"})),
@@ -77,12 +89,10 @@ def test_quiet_partition_rolls_up_what_there_is_once():
         ([], [graph(1, 799, rows=1000)], [], ((1,), {"a"})),
         ([], [graph(1, 99, rows=1000)], [], ((1,), set())),
         ([], [graph(1, 799, rows=1000)], [1], None),
-        ([flat(1, 79, rows=100)], [], [], ((1,), set())),
-        ([flat(1, 0, rows=100)], [], [], ((1,), set())),
     ],
 )
 def test_graph_merge_takes_what_a_namespace_has_outside_of_graphs(flats, graphs, locked, wanted):
-    """A namespace over the threshold gets a graph; a graph is extended only by at least its own size."""
+    """A namespace over the threshold gets a graph; a graph is extended only by at least half its own size."""
     plan = plan_graphs(flats, graphs, _OPTIONS, locked=locked)
     assert (None if plan is None else (plan.inputs, set(plan.graph_namespaces))) == wanted
     assert plan is None or plan.deltas == 0
@@ -103,6 +113,69 @@ def test_quiet_partition_joins_the_graphs_of_a_namespace(flats, graphs, locked, 
     """One large graph answers faster than several smaller ones, up to the largest size."""
     plan = plan_settling(flats, graphs, _OPTIONS, locked=locked)
     assert (None if plan is None else (plan.inputs, set(plan.graph_namespaces))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("flats", "locked", "wanted"),
+    [
+        ([], [], None),
+        ([flat(1, 10), flat(2, 10), flat(3, 10)], [], None),
+        ([flat(1, 10), flat(2, 20), flat(3, 60), flat(4, 180)], [], (1, 2, 3, 4)),
+        ([flat(1, 10), flat(2, 21), flat(3, 60), flat(4, 180)], [], None),
+        ([flat(1, 10), flat(2, 300), flat(3, 300), flat(4, 300), flat(5, 300)], [], (2, 3, 4, 5)),
+        ([flat(1, 10), flat(2, 10), flat(3, 10), flat(4, 10)], [3], None),
+        ([flat(1, 100, a=100), flat(2, 99), flat(3, 99), flat(4, 99)], [], None),
+        ([flat(1, 79, rows=100)], [], (1,)),
+        ([flat(1, 0, rows=100)], [], (1,)),
+        ([flat(1, 80, rows=100)], [], None),
+        ([flat(1, 79, rows=100)], [1], None),
+    ],
+)
+def test_flat_segments_of_like_size_are_joined_and_dead_ones_rewritten(flats, locked, wanted):
+    """Their number grows as the logarithm of their rows; those that wait for a graph are left to it."""
+    plan = plan_flats(flats, _OPTIONS, locked=locked)
+    assert plan == (None if wanted is None else MergePlan(wanted))
+
+
+def _load(rows: int, *, arriving: float, inserted: float) -> tuple[float, int, list[int]]:
+    """Let rows arrive in one namespace and a builder follow; both in rows a second.
+
+    Return how often a row was inserted into a graph, how many graphs there were at most, and the sizes at the end.
+    """
+    options = MergeOptions()
+    seconds, taken, insertions, most = 0.0, 0, 0, 0
+    graphs: list[int] = []
+    while (fresh := min(rows, int(arriving * seconds)) - taken) or taken < rows:
+        plan = plan_graphs([flat(0, fresh, a=fresh)], [graph(at, size) for at, size in enumerate(graphs, 1)], options)
+        if plan is None:
+            if arriving * seconds >= rows:
+                break
+            seconds += 0.01
+            continue
+        joined = [graphs[number - 1] for number in plan.inputs if number]
+        for size in joined:
+            graphs.remove(size)
+        # The largest one is extended: its rows stay where they are.
+        new = fresh + sum(joined) - max(joined, default=0)
+        insertions, seconds, taken = insertions + new, seconds + new / inserted, taken + fresh
+        graphs.append(fresh + sum(joined))
+        most = max(most, len(graphs))
+    return insertions / taken, most, graphs
+
+
+def test_each_row_of_a_bulk_load_is_inserted_into_a_graph_once():
+    """Rows that come faster than a graph grows: it is extended by ever more of them, and promoted as it is."""
+    insertions, _, graphs = _load(500_000, arriving=8_000, inserted=2_600)
+    assert insertions == 1
+    assert len(graphs) <= 2
+
+
+@pytest.mark.parametrize("arriving", [100, 1_000, 2_000])
+def test_rows_that_trickle_in_are_inserted_into_few_graphs(arriving):
+    """A builder that has time keeps the tail short, at the cost of inserting some rows again."""
+    insertions, most, _ = _load(200_000, arriving=arriving, inserted=2_600)
+    assert insertions < 2.5
+    assert most <= 6
 
 
 @pytest.mark.parametrize("number", [0, RECENT_DELTAS_MAX])
@@ -166,6 +239,7 @@ def test_plans_leave_segments_alone_that_are_in_a_merge(drawn, deltas, locked):
     for plan in (
         plan_rollup(deltas, flats, _OPTIONS, locked=locked),
         plan_graphs(flats, graphs, _OPTIONS, locked=locked),
+        plan_flats(flats, _OPTIONS, locked=locked),
         plan_settling(flats, graphs, _OPTIONS, locked=locked),
     ):
         if plan is not None:
@@ -187,6 +261,7 @@ def test_merging_comes_to_rest_and_keeps_every_live_row(drawn, deltas):
         plan = (
             plan_rollup(deltas, flats, _OPTIONS)
             or plan_graphs(flats, graphs, _OPTIONS)
+            or plan_flats(flats, _OPTIONS)
             or plan_settling(flats, graphs, _OPTIONS)
         )
         if plan is None:
