@@ -185,6 +185,7 @@ class PartitionWorker:
         """Read and publish once, or learn that there is nothing to read; then look after merges and the store."""
         partition = self._partition
         crowded = len(partition.snapshot.manifest.recent) >= RECENT_DELTAS_MAX - 1
+        started = time.monotonic()
         if crowded:
             await self._wait_for_merge()
         elif self._state is WorkerState.STOPPED:
@@ -195,10 +196,11 @@ class PartitionWorker:
                 raise LogRegressed(
                     f"The log ends at {batch.end_offset}, below {partition.snapshot.next_offset}, which was folded.",
                 )
+            started = time.monotonic()
             self._fold(batch)
-        started = time.monotonic()
         if not crowded and partition.publish():
             self._metrics.publishes.inc()
+            self._metrics.publish_seconds.observe(time.monotonic() - started)
             self._published()
             await self._pace(started)
         self._advance_merges()
@@ -228,7 +230,6 @@ class PartitionWorker:
         partition = self._partition
         if batch.next_offset <= partition.folded_offset:
             return
-        started = time.monotonic()
         letters = partition.pending_dead_letters
         try:
             partition.fold(batch.records, batch.next_offset)
@@ -238,7 +239,6 @@ class PartitionWorker:
             self._tell(WorkerState.STOPPED, error)
         self._metrics.events.inc(len(batch.records))
         self._metrics.dead_letters.inc(partition.pending_dead_letters - letters)
-        self._metrics.publish_seconds.observe(time.monotonic() - started)
         if batch.records:
             age = (partition.clock_ms() - batch.records[0].time_ms) / 1000
             self._metrics.visible_seconds.observe(max(0.0, age))
