@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +72,7 @@ class Question:
     include_metadata: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One answer to a query; `record` holds what was asked for, None where nothing beyond the id was."""
 
     id: str
@@ -268,7 +267,8 @@ def check_question(index: ServedIndex, question: Question) -> None:
                 f"Vector dimension {len(question.vector)} does not match the dimension of the index {spec.dimension}",
                 dimension=spec.dimension,
             )
-        if not np.isfinite(question.vector).all():
+        # A sum of squares is finite where all numbers are; one that overflowed says nothing yet.
+        if not (np.dot(question.vector, question.vector) < np.inf or np.isfinite(question.vector).all()):
             raise InvalidRequest("Query vector values must be finite float32 numbers")
 
 
@@ -291,8 +291,7 @@ def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None
 
 def _search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question) -> float:
     """Return about how many nanoseconds a question takes."""
-    vector = np.ones(dimension, np.float32) if question.vector is None else question.vector
-    cost_ns = snapshot.search_ns(name, SearchQuery(vector, question.top_k))
+    cost_ns = snapshot.search_ns(name, dimension=dimension, top_k=question.top_k)
     if question.where is None:
         return cost_ns
     # Masks of all rows; and rows that were never rolled up have no columns: their documents are read.

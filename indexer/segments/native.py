@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from indexer.segments.graph import Codes, GraphOptions, Links
+from indexer.segments.graph import Codes, GraphOptions, Links, codes_lead
 from schemas.errors import CorruptData
 from schemas.indexes import Metric
 
@@ -35,7 +35,7 @@ __all__ = [
 
 ENGINE_FILE = Path(sys.prefix) / "lib" / "freshet" / "engine.so"
 
-_INTERFACE = 1
+_INTERFACE = 2
 _METRICS = {Metric.COSINE: 0, Metric.DOTPRODUCT: 1, Metric.EUCLIDEAN: 2}
 # `Plan` of search.h.
 SCAN, WALK = 0, 1
@@ -84,7 +84,12 @@ class _Graph(ctypes.Structure):
 class _Codes(ctypes.Structure):
     """`Codes` of distance.h."""
 
-    _fields_ = (("bytes", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("errors", ctypes.c_void_p))
+    _fields_ = (
+        ("bytes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("errors", ctypes.c_void_p),
+        ("leads", ctypes.c_uint32),
+    )
 
 
 class NativeGraph:
@@ -115,7 +120,7 @@ class NativeGraph:
         self.codes_address = 0
         if codes is not None:
             places = [array.ctypes.data for array in (codes.values, codes.scales, codes.errors)]
-            self._codes = _Codes(*places)
+            self._codes = _Codes(*places, codes_lead(codes, links))
             self.codes_address = ctypes.addressof(self._codes)
         engine.check(self)
 

@@ -55,11 +55,20 @@ class SliceReport:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best rows, `HIT` [n] with `slice` pointing into `views`: best first, all that tie with the last included."""
+    """The best rows, `HIT` [n] with `slice` pointing into `planned`: best first, all that tie with the last included.
+
+    `spent` (`SLICE` [planned]) says what each slice took.
+    """
 
     hits: npt.NDArray[np.void]
-    views: Sequence[SegmentView]
-    reports: Sequence[SliceReport]
+    planned: Sequence[_Planned]
+    spent: npt.NDArray[np.void]
+
+    @property
+    def reports(self) -> Sequence[SliceReport]:
+        """How each slice was searched."""
+        costs = zip(self.spent["evaluated"].tolist(), self.spent["nanoseconds"].tolist(), strict=True)
+        return [item.report(*cost) for item, cost in zip(self.planned, costs, strict=True)]
 
 
 class Searcher(Protocol):
@@ -92,11 +101,13 @@ class _Planned:
 class Prepared:
     """What can be known of a search before its vector is: good for every query of one `top_k` without a filter.
 
-    `numbers` are the slices as the native engine wants them; `cost_ns` is what the search promises to take.
+    `numbers` are the slices as the native engine wants them (`SLICE` [planned]), `starts` their first rows (uint32
+    [planned], None where all are 0); `cost_ns` is what the search promises to take.
     """
 
     planned: Sequence[_Planned]
     numbers: npt.NDArray[np.void]
+    starts: npt.NDArray[np.uint32] | None
     cost_ns: float
 
 
@@ -133,7 +144,7 @@ class NativeSearch:
 
     def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         planned = _planned(parts, query)
-        return Prepared(planned, slices_of([_numbers(item) for item in planned]), _cost_ns(planned))
+        return _prepared(planned, slices_of([_numbers(item) for item in planned]))
 
     def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
         planned = prepared.planned
@@ -141,11 +152,9 @@ class NativeSearch:
         # The engine writes into it what the search took.
         slices = prepared.numbers.copy()
         hits, is_tied = self._engine.search(slices, vector, metric, query.top_k)
-        spent = zip(slices["evaluated"].tolist(), slices["nanoseconds"].tolist(), strict=True)
-        reports = [item.report(*cost) for item, cost in zip(planned, spent, strict=True)]
         if is_tied:
             hits = self._with_ties(planned, slices, hits, vector, metric)
-        return _found(hits, planned, reports)
+        return _found(hits, prepared, slices)
 
     def _with_ties(
         self,
@@ -171,15 +180,17 @@ class NativeSearch:
         return best
 
 
-def _cost_ns(planned: Sequence[_Planned]) -> float:
-    return sum(item.plan.cost_ns for item in planned)
-
-
-def _found(hits: npt.NDArray[np.void], planned: Sequence[_Planned], reports: Sequence[SliceReport]) -> Found:
+def _found(hits: npt.NDArray[np.void], prepared: Prepared, spent: npt.NDArray[np.void]) -> Found:
     """Return `hits`, whose rows count from the beginning of their slices, by the rows of their segments."""
-    if any(item.part.start for item in planned):
-        hits["row"] += np.array([item.part.start for item in planned], np.uint32)[hits["slice"]]
-    return Found(hits, [item.view for item in planned], reports)
+    if prepared.starts is not None:
+        hits["row"] += prepared.starts[hits["slice"]]
+    return Found(hits, prepared.planned, spent)
+
+
+def _prepared(planned: Sequence[_Planned], numbers: npt.NDArray[np.void]) -> Prepared:
+    starts = np.array([item.part.start for item in planned], np.uint32)
+    cost_ns = sum(item.plan.cost_ns for item in planned)
+    return Prepared(planned, numbers, starts if starts.any() else None, cost_ns)
 
 
 def _numbers(item: _Planned) -> tuple[int, ...]:
@@ -205,21 +216,21 @@ class StockSearch:
 
     def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         planned = _planned(parts, query)
-        return Prepared(planned, np.empty(0, SLICE), _cost_ns(planned))
+        return _prepared(planned, np.zeros(len(planned), SLICE))
 
     def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
         planned = prepared.planned
-        found, reports = [], []
+        found, spent = [], prepared.numbers.copy()
         for number, item in enumerate(planned):
             begin = time.perf_counter_ns()
             rows, rank, candidates = _walk(item, query, metric) or _scan(item, query, metric)
             hits = np.zeros(len(rows), HIT)
             hits["rank"], hits["slice"], hits["row"] = rank, number, rows
             found.append(hits)
-            reports.append(item.report(candidates, time.perf_counter_ns() - begin))
+            spent["evaluated"][number], spent["nanoseconds"][number] = candidates, time.perf_counter_ns() - begin
         every = np.concatenate(found) if found else np.empty(0, HIT)
         every = every[top_rows(every["rank"], query.top_k)]
-        return _found(every[np.argsort(-every["rank"], kind="stable")], planned, reports)
+        return _found(every[np.argsort(-every["rank"], kind="stable")], prepared, spent)
 
 
 _Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
 from indexer.segments.scoring import score_of_rank
-from indexer.segments.search import Prepared, Searcher, SearchQuery, SliceReport, StockSearch
+from indexer.segments.search import Found, Prepared, Searcher, SearchQuery, SliceReport, StockSearch
 from indexer.segments.view import SegmentView
 from indexer.snapshots.layered import Layered
 from indexer.snapshots.namespaces import Namespaces
@@ -34,8 +35,7 @@ __all__ = ["Hit", "SearchQuery", "Snapshot"]
 _KNOWN_MAX = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A match: where it lies, and its score in the spelling of the index's metric."""
 
     id: str
@@ -137,34 +137,41 @@ class Snapshot:
 
         `query.vector` is float32 [dimension] of this index; an unknown namespace has no records.
         """
-        return self.search_explained(name, query)[0]
+        return self._hits(self._found(name, query), query)
 
     def search_explained(self, name: str, query: SearchQuery) -> tuple[list[Hit], Sequence[SliceReport]]:
         """Return what `search` returns, and how each segment was searched."""
-        found = self.searcher.search(self._prepared(name, query), query, self.metric)
-        ranks, slices, rows = (found.hits[field].tolist() for field in ("rank", "slice", "row"))
+        found = self._found(name, query)
+        return self._hits(found, query), found.reports
+
+    def search_ns(self, name: str, *, dimension: int, top_k: int) -> float:
+        """Return about how many nanoseconds a search takes, without what a filter saves or costs."""
+        return self._plan(name, dimension, top_k).cost_ns
+
+    def _found(self, name: str, query: SearchQuery) -> Found:
+        if query.where is None and query.vector.any():
+            prepared = self._plan(name, len(query.vector), query.top_k)
+        else:
+            prepared = self.searcher.prepare(self.slices(name), query)
+        return self.searcher.search(prepared, query, self.metric)
+
+    def _hits(self, found: Found, query: SearchQuery) -> list[Hit]:
         ranked = []
-        for rank, number, row in zip(ranks, slices, rows, strict=True):
-            view = found.views[number]
+        for rank, number, row in found.hits.tolist():
+            view = found.planned[number].view
             ranked.append((-rank, view.reader.id_bytes(row), view, row))
         ranked.sort(key=itemgetter(0, 1))
-        hits = [
-            Hit(key.decode(), score_of_rank(self.metric, -rank), view, row)
-            for rank, key, view, row in ranked[: query.top_k]
+        metric = self.metric
+        return [
+            Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[: query.top_k]
         ]
-        return hits, found.reports
 
-    def search_ns(self, name: str, query: SearchQuery) -> float:
-        """Return about how many nanoseconds a search takes, without what its filter saves or costs."""
-        return self._prepared(name, replace(query, where=None)).cost_ns
-
-    def _prepared(self, name: str, query: SearchQuery) -> Prepared:
-        if query.where is not None or not query.vector.any():
-            return self.searcher.prepare(self.slices(name), query)
-        key = (name, query.top_k)
+    def _plan(self, name: str, dimension: int, top_k: int) -> Prepared:
+        """Return the plan of every search without a filter for a vector that is not zero."""
+        key = (name, top_k)
         prepared = self._plans.get(key)
         if prepared is None:
-            prepared = self.searcher.prepare(self.slices(name), query)
+            prepared = self.searcher.prepare(self.slices(name), SearchQuery(np.ones(dimension, np.float32), top_k))
             if len(self._plans) >= _KNOWN_MAX:
                 self._plans.clear()
             self._plans[key] = prepared

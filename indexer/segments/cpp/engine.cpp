@@ -28,7 +28,7 @@ int32_t guarded(Work work) {
 extern "C" {
 
 // Raised with every change of a signature or a structure here.
-uint32_t freshet_interface() { return 1; }
+uint32_t freshet_interface() { return 2; }
 
 int32_t freshet_check(const Graph* graph) {
     return guarded([&] { return graph->is_sound() ? kDone : kUnsound; });

@@ -67,10 +67,10 @@ def test_known_decimals_are_printed_as_people_wrote_them():
 @pytest.mark.parametrize("flags", [{}, {"includeValues": True}, {"includeValues": False, "includeMetadata": True}])
 def test_a_boolean_in_a_query_vector_is_seen_among_flags(flags):
     """The look at types is left out only where every boolean of the body is a flag."""
-    _, question, _ = decode_query(orjson.dumps({"topK": 1, "vector": [1, 0.5], **flags}))
+    _, question, _ = decode_query(orjson.dumps({"topK": 1, "vector": [1, 0.5], **flags}), dimension=2)
     assert question.vector.tolist() == [1, 0.5]
     with pytest.raises(InvalidRequest, match="numbers"):
-        decode_query(orjson.dumps({"topK": 1, "vector": [True, 0.5], **flags}))
+        decode_query(orjson.dumps({"topK": 1, "vector": [True, 0.5], **flags}), dimension=2)
 
 
 def test_numbers_at_the_edge_of_float32_round_as_numpy_does():
