@@ -17,7 +17,7 @@ import numpy as np
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
 from indexer.segments.scoring import score_of_rank
-from indexer.segments.search import Found, Prepared, Searcher, SearchQuery, SliceReport, StockSearch
+from indexer.segments.search import Found, Prepared, Search, Searcher, SearchQuery, SliceReport, StockSearch
 from indexer.segments.view import SegmentView
 from indexer.snapshots.layered import Layered
 from indexer.snapshots.namespaces import Namespaces
@@ -137,34 +137,36 @@ class Snapshot:
 
         `query.vector` is float32 [dimension] of this index; an unknown namespace has no records.
         """
-        return self._hits(self._found(name, query), query)
+        return self.search_explained(name, query)[0]
 
     def search_explained(self, name: str, query: SearchQuery) -> tuple[list[Hit], Sequence[SliceReport]]:
         """Return what `search` returns, and how each segment was searched."""
-        found = self._found(name, query)
-        return self._hits(found, query), found.reports
+        search = self.begin(name, query)
+        search.run()
+        found = search.found()
+        return self.hits(found, query.top_k), found.reports
 
-    def search_ns(self, name: str, *, dimension: int, top_k: int) -> float:
-        """Return about how many nanoseconds a search takes, without what a filter saves or costs."""
-        return self._plan(name, dimension, top_k).cost_ns
-
-    def _found(self, name: str, query: SearchQuery) -> Found:
+    def begin(self, name: str, query: SearchQuery) -> Search:
+        """Return a search that was planned and not carried out yet; `hits` takes what it finds."""
         if query.where is None and query.vector.any():
             prepared = self._plan(name, len(query.vector), query.top_k)
         else:
             prepared = self.searcher.prepare(self.slices(name), query)
-        return self.searcher.search(prepared, query, self.metric)
+        return self.searcher.begin(prepared, query, self.metric)
 
-    def _hits(self, found: Found, query: SearchQuery) -> list[Hit]:
+    def hits(self, found: Found, top_k: int) -> list[Hit]:
+        """Return the best `top_k` of what a search found, best first, ties by id."""
         ranked = []
         for rank, number, row in found.hits.tolist():
             view = found.planned[number].view
             ranked.append((-rank, view.reader.id_bytes(row), view, row))
         ranked.sort(key=itemgetter(0, 1))
         metric = self.metric
-        return [
-            Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[: query.top_k]
-        ]
+        return [Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[:top_k]]
+
+    def search_ns(self, name: str, *, dimension: int, top_k: int) -> float:
+        """Return about how many nanoseconds a search takes, without what a filter saves or costs."""
+        return self._plan(name, dimension, top_k).cost_ns
 
     def _plan(self, name: str, dimension: int, top_k: int) -> Prepared:
         """Return the plan of every search without a filter for a vector that is not zero."""

@@ -1,4 +1,4 @@
-"""Bodies whose vectors native code takes out are the same events, questions and errors as those that it leaves alone."""
+"""Bodies whose vectors native code takes out are the same events, questions and errors as those it leaves alone."""
 
 from __future__ import annotations
 
