@@ -2,8 +2,9 @@
 
 Every package is checked against a hash of the lock. The steps are repeatable and the stamp is written last, so a run
 that was interrupted is simply run again. hnswlib is compiled here, with flags that suit every processor of its family
-(its own default, `-march=native`, makes a wheel that crashes on another machine), and so is the native engine, against
-the headers in hnswlib's source package. Where there is no C++ compiler, the one inside the `ziglang` package is used.
+(its own default, `-march=native`, makes a wheel that crashes on another machine), and so are the native engine, against
+the headers in hnswlib's source package, and the reader of request bodies. Where there is no C++ compiler, the one
+inside the `ziglang` package is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
-__all__ = ["BootstrapError", "compiler_variables", "engine_command", "lock_blocks", "main", "stamp_of"]
+__all__ = [
+    "BootstrapError",
+    "bodies_command",
+    "compiler_variables",
+    "engine_command",
+    "lock_blocks",
+    "main",
+    "stamp_of",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".build"
@@ -31,6 +40,8 @@ STAMP = VENV / "freshet-bootstrap"
 LIBRARY = BUILD / "hnswlib"
 ENGINE_SOURCES = Path("indexer") / "segments" / "cpp"
 ENGINE = VENV / "lib" / "freshet" / "engine.so"
+BODIES_SOURCES = Path("query_api") / "rest" / "cpp"
+BODIES = VENV / "lib" / "freshet" / "bodies.so"
 
 # Flags for hnswlib: AVX2 (every x86-64 server since 2013) and no AVX-512; on arm64 what every 64-bit core has.
 _MARCH = {"x86_64": "x86-64-v3", "amd64": "x86-64-v3", "arm64": "armv8-a", "aarch64": "armv8-a"}
@@ -60,6 +71,7 @@ def stamp_of(root: Path) -> str:
         json.dumps([project["project"], project["build-system"]], sort_keys=True),
         f"{sys.version_info[:2]} {platform.machine()} {root}",
         *(file.read_text() for file in sorted((root / ENGINE_SOURCES).glob("*"))),
+        *(file.read_text() for file in sorted((root / BODIES_SOURCES).glob("*"))),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -85,11 +97,19 @@ def compiler_variables(machine: str, *, zig_python: Path | None) -> dict[str, st
 def engine_command(variables: dict[str, str], compiler: str, headers: Path, root: Path = ROOT) -> list[str]:
     """Return the command that compiles the native engine with the flags of the graph library."""
     return [
-        *variables.get("CXX", compiler).split(),
-        *variables["CXXFLAGS"].split(),
-        *("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-isystem", str(headers)),
-        *("-o", str(ENGINE), str(root / ENGINE_SOURCES / "engine.cpp")),
+        *_library_command(variables, compiler),
+        *("-pthread", "-isystem", str(headers), "-o", str(ENGINE), str(root / ENGINE_SOURCES / "engine.cpp")),
     ]
+
+
+def bodies_command(variables: dict[str, str], compiler: str, root: Path = ROOT) -> list[str]:
+    """Return the command that compiles the reader of request bodies, with the same flags."""
+    return [*_library_command(variables, compiler), "-o", str(BODIES), str(root / BODIES_SOURCES / "bodies.cpp")]
+
+
+def _library_command(variables: dict[str, str], compiler: str) -> list[str]:
+    flags = variables["CXXFLAGS"].split()
+    return [*variables.get("CXX", compiler).split(), *flags, "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden"]
 
 
 def _say(text: str) -> None:
@@ -202,6 +222,16 @@ def _compile_engine(variables: dict[str, str], compiler: str) -> None:
         _say("WARNING: going on without the native engine; graphs will be searched by the slower stock module")
 
 
+def _compile_bodies(variables: dict[str, str], compiler: str) -> None:
+    """Compile the reader of request bodies. Where that fails the JSON parser reads them whole: loudly, as above."""
+    BODIES.unlink(missing_ok=True)
+    try:
+        _run(*bodies_command(variables, compiler), why="Compiling the reader of request bodies")
+    except BootstrapError as error:
+        _say(str(error))
+        _say("WARNING: going on without it; large upserts will hold up other requests for longer")
+
+
 def _check_hnswlib() -> None:
     _run(
         *(VENV / "bin" / "python", "-c", _SMOKE),
@@ -226,7 +256,9 @@ def main() -> int:
             uv = _uv(blocks)
             _make_venv(uv)
             compiler = _compiler()
-            _compile_engine(_install(uv, blocks, compiler), compiler)
+            variables = _install(uv, blocks, compiler)
+            _compile_engine(variables, compiler)
+            _compile_bodies(variables, compiler)
             _check_hnswlib()
         except BootstrapError as error:
             _say(str(error))

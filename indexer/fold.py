@@ -9,7 +9,7 @@ from indexer.memtable import Folded
 from producer.log.protocol import StoredRecord
 from schemas.changes import DeadLetter
 from schemas.errors import CorruptData, InvalidRequest, UnsupportedFormat
-from schemas.events import decode, namespace_of, validate
+from schemas.events import Event, decode, namespace_of, sound_vectors, validate
 from schemas.indexes import IndexSpec
 from schemas.partitions import partition_of
 
@@ -33,25 +33,49 @@ def decode_records(
 ) -> Decoded:
     """Decode `records` of one partition up to the first of a newer format that is not skipped by the operator."""
     result = Decoded()
+    # Namespaces by key: there are few in a batch.
+    namespaces: dict[bytes | None, str] = {}
+    found: list[tuple[StoredRecord, str, Event]] = []
     for record in records:
         try:
-            namespace = namespace_of(record.key)
-            home = partition_of(namespace, spec.partitions)
-            if home != partition:
-                raise CorruptData(f"Namespace '{namespace}' belongs to partition {home}, not {partition}.")
-            event = decode(record.value, dict(record.headers))
-            validate(event, dimension=spec.dimension, vector_type=spec.vector_type)
+            namespace = namespaces.get(record.key)
+            if namespace is None:
+                namespace = namespaces[record.key] = _namespace(record.key, spec, partition)
+            found.append((record, namespace, decode(record.value, dict(record.headers))))
         except UnsupportedFormat as error:
             if not is_skipped(record.offset):
                 result.unsupported, result.unsupported_offset = error, record.offset
-                return result
+                break
             result.dead_letters.append(_dead_letter(record, f"Skipped by the operator: {error.message}"))
-        except (CorruptData, InvalidRequest) as error:
+        except CorruptData as error:
             result.dead_letters.append(_dead_letter(record, error.message))
+        result.time_ms = record.time_ms
+    _validate(found, spec, result)
+    return result
+
+
+def _namespace(key: bytes | None, spec: IndexSpec, partition: int) -> str:
+    namespace = namespace_of(key)
+    home = partition_of(namespace, spec.partitions)
+    if home != partition:
+        raise CorruptData(f"Namespace '{namespace}' belongs to partition {home}, not {partition}.")
+    return namespace
+
+
+def _validate(found: Sequence[tuple[StoredRecord, str, Event]], spec: IndexSpec, result: Decoded) -> None:
+    """Add what fits the index to the events, the rest to the dead letters, which stay in the order of offsets."""
+    dimension, vector_type = spec.dimension, spec.vector_type
+    sound = sound_vectors([event for _, _, event in found], dimension=dimension, vector_type=vector_type)
+    refused = []
+    for (record, namespace, event), is_sound in zip(found, sound, strict=True):
+        try:
+            validate(event, dimension=dimension, vector_type=vector_type, is_vector_sound=is_sound, is_decoded=True)
+        except InvalidRequest as error:
+            refused.append(_dead_letter(record, error.message))
         else:
             result.events.append(Folded(record.offset, record.time_ms, namespace, event))
-        result.time_ms = record.time_ms
-    return result
+    if refused:
+        result.dead_letters = sorted((*result.dead_letters, *refused), key=lambda letter: letter.offset)
 
 
 def _dead_letter(record: StoredRecord, reason: str) -> DeadLetter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.errors import InvalidRequest
-from schemas.events import validate
+from schemas.events import sound_vectors, validate
 from schemas.indexes import IndexSpec
 from schemas.limits import BATCH_RECORDS_MAX
 from schemas.operations import Event
@@ -30,9 +30,10 @@ def admit(spec: IndexSpec, namespace: str, events: Sequence[Event]) -> None:
             f"Invalid request: {len(events)} records in one batch; the limit is {BATCH_RECORDS_MAX}, send several.",
             limit=BATCH_RECORDS_MAX,
         )
-    for place, event in enumerate(events):
+    sound = sound_vectors(events, dimension=spec.dimension, vector_type=spec.vector_type)
+    for place, (event, is_sound) in enumerate(zip(events, sound, strict=True)):
         try:
-            validate(event, dimension=spec.dimension, vector_type=spec.vector_type)
+            validate(event, dimension=spec.dimension, vector_type=spec.vector_type, is_vector_sound=is_sound)
         except InvalidRequest as error:
             error.facts["event"] = place
             raise

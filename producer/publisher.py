@@ -34,9 +34,13 @@ _RETRY_AFTER_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PublisherOptions:
-    """`close_seconds`: how long `close` waits for appends that are under way."""
+    """`close_seconds`: how long `close` waits for appends that are under way.
+
+    Larger batches than `inline_events_max` are checked and encoded on a thread, so that the event loop goes on.
+    """
 
     close_seconds: float = 10.0
+    inline_events_max: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,14 @@ class Publisher:
         whether the events may still appear).
         """
         assert _RESERVED_HEADERS.isdisjoint(name for name, _ in headers), "these headers are the publisher's own"
-        admit(spec, namespace, events)
         key = canonical_namespace(namespace)
+        own = (*headers, (BATCH_HEADER, secrets.token_urlsafe(12).encode()))
+        if len(events) <= self._options.inline_events_max:
+            records = _admitted(spec, namespace, events, own)
+        else:
+            records = await asyncio.to_thread(_admitted, spec, namespace, events, own)
         partition = partition_of(key, spec.partitions)
         self._check_open(spec, partition, key)
-        records = _records(key, events, headers=(*headers, (BATCH_HEADER, secrets.token_urlsafe(12).encode())))
         log = await self._logs_by_index(spec)
         self._step("publish.before_append")
         task = asyncio.create_task(self._append(log, partition, records))
@@ -147,6 +154,14 @@ class Publisher:
         if not task.cancelled():
             # Asked for, so that the error of an append whose caller went away is no stray traceback; it was counted.
             task.exception()
+
+
+def _admitted(
+    spec: IndexSpec, namespace: str, events: Sequence[Event], headers: tuple[tuple[str, bytes], ...]
+) -> list[LogRecord]:
+    """Return the records of events that may be appended. Raises `InvalidRequest`, `PayloadTooLarge`."""
+    admit(spec, namespace, events)
+    return _records(canonical_namespace(namespace), events, headers=headers)
 
 
 def _records(namespace: str, events: Sequence[Event], *, headers: tuple[tuple[str, bytes], ...]) -> list[LogRecord]:

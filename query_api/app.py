@@ -88,7 +88,12 @@ def create_app(deps: ApiDeps) -> Program:
     search_threads = ThreadPoolExecutor(options.search_threads, "search")
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
-    reads = Reads(threads=search_threads, options=options.reads, freshness=options.freshness)
+    reads = Reads(
+        threads=search_threads,
+        options=options.reads,
+        freshness=options.freshness,
+        native_threads=options.search_threads,
+    )
     writes = Writes(
         deps.publisher,
         clock_ms=deps.clock_ms,
@@ -109,6 +114,7 @@ def create_app(deps: ApiDeps) -> Program:
     async def close() -> None:
         await writes.close()
         await served.close()
+        reads.close()
         search_threads.shutdown()
         follower_threads.shutdown()
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,16 +46,23 @@ __all__ = [
 # A filter multiplies what a search looks at by about this much at worst; what a row costs in a mask, and as a document.
 _FILTERED, _MASK_ROW_NS, _DOCUMENT_NS = 5, 2, 1_000
 
+# A match with its values or metadata costs as much as so many without.
+_RECORD_COST = 4
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What runs on the event loop itself: quick searches, and fetches of fewer ids than `inline_fetch_max`."""
+    """What runs on the event loop itself: quick searches, and fetches of fewer ids than `inline_fetch_max`.
+
+    Answers of up to `inline_matches_max` bare matches are put together there too.
+    """
 
     searches: SearchOptions = field(default_factory=SearchOptions)
     inline_fetch_max: int = 100
+    inline_matches_max: int = 400
     inline_namespaces_max: int = 1_000
 
 
@@ -72,8 +79,7 @@ class Question:
     include_metadata: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One answer to a query; `record` holds what was asked for, None where nothing beyond the id was."""
 
     id: str
@@ -130,9 +136,12 @@ class IndexStats:
 class Reads:
     """Answers questions; every answer comes from one snapshot per partition, and says which."""
 
-    def __init__(self, *, threads: Executor, options: ReadOptions, freshness: Freshness) -> None:
+    def __init__(
+        self, *, threads: Executor, options: ReadOptions, freshness: Freshness, native_threads: int = 2
+    ) -> None:
+        """Search on `threads`, or on as many as `native_threads` of the engine's own."""
         self._threads = threads
-        self._searches = Searches(threads, options.searches)
+        self._searches = Searches(threads, options.searches, native_threads=native_threads)
         self._options = options
         self._freshness = freshness
 
@@ -148,8 +157,23 @@ class Reads:
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
+        if question.vector is not None and self._is_light(question):
+            search = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
+            await self._searches.carry_out(search.cost_ns, search)
+            return _matches(snapshot, snapshot.hits(search.found(), question.top_k), question), shown
         cost_ns = _search_ns(snapshot, name, index.spec.dimension, question)
         return await self._searches.run(cost_ns, _search, snapshot, name, question), shown
+
+    def _is_light(self, question: Question) -> bool:
+        """Say whether all of a question but the search itself may be done on the event loop."""
+        most = self._options.inline_matches_max
+        if question.include_values or question.include_metadata:
+            most //= _RECORD_COST
+        return question.where is None and question.top_k <= most
+
+    def close(self) -> None:
+        """Wait for the searches under way, whose callers have gone, and end the threads that are its own."""
+        self._searches.close()
 
     async def fetch(
         self, index: ServedIndex, namespace: str, ids: Sequence[str], wanted: Wanted
@@ -270,7 +294,8 @@ def check_question(index: ServedIndex, question: Question) -> None:
                 f"Vector dimension {len(question.vector)} does not match the dimension of the index {spec.dimension}",
                 dimension=spec.dimension,
             )
-        if not np.isfinite(question.vector).all():
+        # A sum of squares is finite where all numbers are; one that overflowed says nothing yet.
+        if not (np.dot(question.vector, question.vector) < np.inf or np.isfinite(question.vector).all()):
             raise InvalidRequest("Query vector values must be finite float32 numbers")
 
 
@@ -293,8 +318,7 @@ def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None
 
 def _search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question) -> float:
     """Return about how many nanoseconds a question takes."""
-    vector = np.ones(dimension, np.float32) if question.vector is None else question.vector
-    cost_ns = snapshot.search_ns(name, SearchQuery(vector, question.top_k))
+    cost_ns = snapshot.search_ns(name, dimension=dimension, top_k=question.top_k)
     if question.where is None:
         return cost_ns
     # Masks of all rows; and rows that were never rolled up have no columns: their documents are read.

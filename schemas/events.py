@@ -9,7 +9,7 @@ The bytes are specified in docs/log-format.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import numpy as np
@@ -53,6 +53,7 @@ __all__ = [
     "decode",
     "encode",
     "namespace_of",
+    "sound_vectors",
     "validate",
 ]
 
@@ -150,26 +151,57 @@ def namespace_of(key: bytes | None) -> str:
     return canonical_namespace(name)
 
 
-def validate(event: Event, *, dimension: int, vector_type: VectorType) -> None:
+def sound_vectors(events: Sequence[Event], *, dimension: int, vector_type: VectorType) -> list[bool]:
+    """Say of each event whether it is an upsert with a dense vector that fits, looked at all at once.
+
+    No says nothing: `validate` looks again, one by one.
+    """
+    sound = [False] * len(events)
+    if vector_type is VectorType.SPARSE:
+        return sound
+    size = 4 * dimension
+    found = [
+        (at, event.values) for at, event in enumerate(events) if type(event) is Upsert and len(event.values) == size
+    ]
+    matrix = dense_values(b"".join([values for _, values in found])).reshape(-1, dimension)
+    # A sum of squares is positive and finite only where no number is not, and not all are zero.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", matrix, matrix)
+    for (at, _), is_sound in zip(found, ((squares > 0) & (squares < np.inf)).tolist(), strict=True):
+        sound[at] = is_sound
+    return sound
+
+
+def validate(
+    event: Event,
+    *,
+    dimension: int,
+    vector_type: VectorType,
+    is_vector_sound: bool = False,
+    is_decoded: bool = False,
+) -> None:
     """Raise `InvalidRequest` where `event` does not fit an index of that dimension and vector type.
 
     Asked before every append, and again by the fold, since foreign producers write to the log as well.
+    `is_vector_sound`: what `sound_vectors` says of it. `is_decoded`: it comes from `decode`, so its parts are in their
+    canonical forms.
     """
     match event:
         case Upsert(name, values, sparse, metadata):
             check_id(name)
-            _check_vectors(values, sparse, dimension=dimension, vector_type=vector_type)
+            if not is_vector_sound or sparse is not None:
+                _check_vectors(values, sparse, dimension=dimension, vector_type=vector_type)
             if vector_type is VectorType.DENSE and not values:
                 raise InvalidRequest(f"Vector '{name}' has no dense values, which this index requires")
             if vector_type is VectorType.SPARSE and sparse is None:
                 raise InvalidRequest(f"Vector '{name}' has no sparse values, which this index requires")
-            check_metadata(metadata)
+            check_metadata(metadata, is_canonical=is_decoded)
         case Update(name, values_or_none, sparse, set_metadata):
             check_id(name)
             if values_or_none == b"" or set_metadata == b"":
                 raise InvalidRequest("A part of an update that is empty must be absent.")
             _check_vectors(values_or_none or b"", sparse, dimension=dimension, vector_type=vector_type)
-            check_metadata(set_metadata or b"")
+            check_metadata(set_metadata or b"", is_canonical=is_decoded)
         case UpdateWhere(where, set_metadata_bytes):
             _check_filter(where)
             if not set_metadata_bytes:

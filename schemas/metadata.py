@@ -109,14 +109,14 @@ def canonical_metadata_json(text: bytes) -> bytes:
     return canonical_metadata(document)
 
 
-def check_metadata(metadata: bytes) -> None:
-    """Raise `InvalidRequest` where `metadata` is not canonical or above 40 KB."""
+def check_metadata(metadata: bytes, *, is_canonical: bool = False) -> None:
+    """Raise `InvalidRequest` where `metadata` is above 40 KB, or not canonical unless that is known."""
     if len(metadata) > METADATA_BYTES_MAX:
         raise InvalidRequest(
             f"Metadata size is {len(metadata)} bytes, which exceeds the limit of {METADATA_BYTES_MAX} bytes per vector",
             limit=METADATA_BYTES_MAX,
         )
-    if canonical_metadata_json(metadata) != metadata:
+    if not is_canonical and canonical_metadata_json(metadata) != metadata:
         raise InvalidRequest("Metadata is not in its canonical form.")
 
 

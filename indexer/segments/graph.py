@@ -21,6 +21,7 @@ __all__ = [
     "Codes",
     "GraphOptions",
     "Links",
+    "codes_lead",
     "codes_of",
     "encode_codes",
     "links_of",
@@ -33,6 +34,10 @@ NO_LINK = 0xFFFFFFFF
 EF_SEARCH = 200
 _CODE_MAX = 127
 _CHUNK_ROWS = 8192
+# Whether codes tell neighbours apart is looked at for so many rows, and so many neighbours of each.
+_LOOKED_AT_ROWS, _LOOKED_AT_LINKS = 256, 8
+# What codes lose of two neighbours, at most, of the distance between them.
+_LOST_SHARE_MAX = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,38 @@ def encode_codes(vectors: npt.NDArray[np.float32]) -> Codes:
         # Rounded up: a bound.
         codes.errors[begin:end] = np.sqrt(np.einsum("ij,ij->i", differences, differences)) * 1.000001
     return codes
+
+
+def codes_lead(codes: Codes, links: Links) -> bool:
+    """Say whether a walk can go by `codes`: what they lose is small beside the distance of a row to its neighbours.
+
+    It is not where rows lie close together and far from zero. Both the rows and their directions are looked at, since
+    one of them is what the index's metric compares.
+    """
+    rows = len(codes.values)
+    chosen = np.unique(np.linspace(0, rows - 1, min(rows, _LOOKED_AT_ROWS)).astype(np.int64))
+    near = links.level0[chosen, :_LOOKED_AT_LINKS].astype(np.int64)
+    # An unused place, or an element that died and has no code, stands for the row itself and is left out below.
+    near = np.where(near < rows, near, chosen[:, np.newaxis])
+    here, there = codes.values[chosen].astype(np.float32), codes.values[near].astype(np.float32)
+    here *= codes.scales[chosen, np.newaxis]
+    there *= codes.scales[near, np.newaxis]
+    lost = codes.errors[chosen, np.newaxis] + codes.errors[near]
+    distances = np.linalg.norm(here[:, np.newaxis] - there, axis=2)
+    # Of unit length, which makes the loss that much larger or smaller; a row of zeros has no direction.
+    tiny = np.finfo(np.float32).tiny
+    long_here, long_there = np.linalg.norm(here, axis=1, keepdims=True), np.linalg.norm(there, axis=2)
+    here /= np.maximum(long_here, tiny)
+    there /= np.maximum(long_there, tiny)[:, :, np.newaxis]
+    lost_of_unit = codes.errors[chosen, np.newaxis] / np.maximum(long_here, tiny) + codes.errors[near] / np.maximum(
+        long_there, tiny
+    )
+    angles = np.linalg.norm(here[:, np.newaxis] - there, axis=2)
+    other = near != chosen[:, np.newaxis]
+    if not other.any():
+        return False
+    worst = np.maximum(lost / np.maximum(distances, tiny), lost_of_unit / np.maximum(angles, tiny))
+    return float(np.median(worst[other])) <= _LOST_SHARE_MAX
 
 
 def sections_of(links: Links, codes: Codes) -> dict[str, bytes | npt.NDArray[Any]]:

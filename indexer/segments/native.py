@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from indexer.segments.graph import Codes, GraphOptions, Links
+from indexer.segments.graph import Codes, GraphOptions, Links, codes_lead
 from schemas.errors import CorruptData
 from schemas.indexes import Metric
 
@@ -29,13 +29,14 @@ __all__ = [
     "Engine",
     "NativeBuilder",
     "NativeGraph",
+    "SearchJob",
     "load_engine",
     "slices_of",
 ]
 
 ENGINE_FILE = Path(sys.prefix) / "lib" / "freshet" / "engine.so"
 
-_INTERFACE = 1
+_INTERFACE = 2
 _METRICS = {Metric.COSINE: 0, Metric.DOTPRODUCT: 1, Metric.EUCLIDEAN: 2}
 # `Plan` of search.h.
 SCAN, WALK = 0, 1
@@ -84,7 +85,12 @@ class _Graph(ctypes.Structure):
 class _Codes(ctypes.Structure):
     """`Codes` of distance.h."""
 
-    _fields_ = (("bytes", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("errors", ctypes.c_void_p))
+    _fields_ = (
+        ("bytes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("errors", ctypes.c_void_p),
+        ("leads", ctypes.c_uint32),
+    )
 
 
 class NativeGraph:
@@ -115,9 +121,57 @@ class NativeGraph:
         self.codes_address = 0
         if codes is not None:
             places = [array.ctypes.data for array in (codes.values, codes.scales, codes.errors)]
-            self._codes = _Codes(*places)
+            self._codes = _Codes(*places, codes_lead(codes, links))
             self.codes_address = ctypes.addressof(self._codes)
         engine.check(self)
+
+
+class _Job(ctypes.Structure):
+    """`Job` of pool.h."""
+
+    _fields_ = (
+        ("slices", ctypes.c_void_p),
+        ("query", ctypes.c_void_p),
+        ("hits", ctypes.c_void_p),
+        ("ticket", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("dimension", ctypes.c_uint32),
+        ("metric", ctypes.c_uint32),
+        ("wanted", ctypes.c_uint32),
+        ("room", ctypes.c_uint32),
+        ("found", ctypes.c_uint32),
+        ("tied", ctypes.c_uint32),
+        ("code", ctypes.c_int32),
+    )
+
+
+class SearchJob:
+    """A search of `slices` (`SLICE` [n], whose last fields it fills in) for the best `wanted` rows, and its result.
+
+    `query` is float32 [d], in C order. The memory that the slices point to must stay alive until it is done.
+    """
+
+    __slots__ = ("_hits", "_memory", "_view", "address")
+
+    def __init__(
+        self, slices: npt.NDArray[np.void], query: npt.NDArray[np.float32], metric: Metric, wanted: int
+    ) -> None:
+        room = wanted + _TIES_ROOM
+        self._hits = np.empty(room, HIT)
+        self._memory = (slices, query)  # what the pointers below point to
+        places = (slices.ctypes.data, query.ctypes.data, self._hits.ctypes.data)
+        self._view = _Job(*places, 0, len(slices), len(query), _METRICS[metric], wanted, room, 0, 0, 0)
+        self.address = ctypes.addressof(self._view)
+
+    def ticketed(self, ticket: int) -> int:
+        """Mark the job with a number and return its address."""
+        self._view.ticket = ticket
+        return self.address
+
+    def hits(self) -> tuple[npt.NDArray[np.void], bool]:
+        """Return what was found, as `Engine.search` does. Raises `MemoryError`."""
+        _raise_for(self._view.code)
+        return self._hits[: self._view.found], bool(self._view.tied)
 
 
 class Engine:
@@ -132,7 +186,9 @@ class Engine:
         pointer, number, text = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32
         signatures = {
             "check": (pointer,),
-            "search": (pointer, number, pointer, number, number, number, pointer, number, pointer, pointer),
+            "search": (pointer,),
+            "pool_new": (number, text, pointer),
+            "pool_submit": (pointer, pointer),
             "ranks": (pointer, pointer, number, number, pointer),
             "builder_new": (pointer, number, number, number, number, number, number, pointer),
             "builder_load": (pointer, pointer, pointer, number, number),
@@ -144,13 +200,16 @@ class Engine:
             function = getattr(library, f"freshet_{name}")
             function.argtypes = types
             function.restype = text
-        library.freshet_builder_free.argtypes = (pointer,)
-        library.freshet_builder_free.restype = None
-        self._library = library
+        for name in ("builder_free", "pool_free"):
+            getattr(library, f"freshet_{name}").argtypes = (pointer,)
+            getattr(library, f"freshet_{name}").restype = None
+        library.freshet_pool_take.argtypes = (pointer, pointer, number)
+        library.freshet_pool_take.restype = number
+        self.library = library
 
     def check(self, graph: NativeGraph) -> None:
         """Raise `CorruptData` where a link of `graph` points outside of it."""
-        if self._library.freshet_check(graph.address):
+        if self.library.freshet_check(graph.address):
             raise CorruptData("A graph's links point outside of it.")
 
     def search(
@@ -161,30 +220,20 @@ class Engine:
         Return them (`HIT`, best first, with those that tie with the last) and whether more of that rank were left out.
         The memory that the slices point to must stay alive. Raises `MemoryError`.
         """
-        room = wanted + _TIES_ROOM
-        hits = np.empty(room, HIT)
-        found, tied = ctypes.c_uint32(), ctypes.c_uint8()
-        code = self._library.freshet_search(
-            slices.ctypes.data,
-            len(slices),
-            query.ctypes.data,
-            len(query),
-            _METRICS[metric],
-            wanted,
-            hits.ctypes.data,
-            room,
-            ctypes.byref(found),
-            ctypes.byref(tied),
-        )
-        _raise_for(code)
-        return hits[: found.value], bool(tied.value)
+        job = SearchJob(slices, query, metric, wanted)
+        self.run(job)
+        return job.hits()
+
+    def run(self, job: SearchJob) -> None:
+        """Carry out a search here and now, without the interpreter lock."""
+        self.library.freshet_search(job.address)
 
     def ranks(
         self, part: npt.NDArray[np.void], query: npt.NDArray[np.float32], metric: Metric
     ) -> npt.NDArray[np.float64]:
         """Rank every row of a slice (`SLICE` [1]) against `query`: float64 [rows]."""
         ranks = np.empty(int(part[0]["rows"]))
-        code = self._library.freshet_ranks(
+        code = self.library.freshet_ranks(
             part.ctypes.data, query.ctypes.data, len(query), _METRICS[metric], ranks.ctypes.data
         )
         _raise_for(code)
@@ -194,7 +243,7 @@ class Engine:
         self, vectors: npt.NDArray[np.float32], metric: Metric, options: GraphOptions, *, rows: int
     ) -> NativeBuilder:
         """Begin a graph over `vectors` (float32 [elements, d], C order), of which those from `rows` on are dead."""
-        return NativeBuilder(self._library, vectors, metric, options, rows)
+        return NativeBuilder(self.library, vectors, metric, options, rows)
 
 
 class NativeBuilder:

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 __all__ = ["SlicePlan", "plan_slice"]
 
-# Of one row at one dimension: looked at in a walk; in a scan over codes, close together and far apart; over vectors.
-_WALKED_NS = 0.45
+# Of one row at one dimension: looked at in a walk over codes, over vectors; in a scan over codes, close together and
+# far apart, over vectors likewise.
+_CODED_WALKED_NS, _WALKED_NS = 0.26, 0.4
 _CODED_NS, _CODED_APART_NS = 0.06, 0.1
 _SCANNED_NS, _SCANNED_APART_NS = 0.16, 0.16
 # Rows looked at by a walk over n rows: per candidate, and per doubling of n.
 _PER_CANDIDATE, _PER_DOUBLING = 12.5, 25
-# What a walk finds may lie behind rows that a filter leaves out: it is begun where it promises to be this much cheaper,
-# and given up for a scan after this many times the rows that were expected.
+# What a walk finds may lie behind rows that a filter leaves out: it is begun where it promises to be this much cheaper
+# than a scan of what is left, and given up for one after this many times the rows that were expected.
 _RISK = 1.7
 _PATIENCE = 2
 # Candidates per wanted row, from which on more rows than usual are wanted.
@@ -46,7 +47,7 @@ def plan_slice(
         return SlicePlan(walk=False, ef=0, budget=0, cost_ns=scan_ns)
     candidates = max(ef, math.ceil(_CANDIDATES_PER_ROW * top_k))
     expected = (_PER_CANDIDATE * candidates + _PER_DOUBLING * math.log2(rows + 1)) / share
-    walk_ns = expected * dimension * _WALKED_NS
-    if walk_ns * _RISK >= scan_ns:
+    walk_ns = expected * dimension * (_CODED_WALKED_NS if has_codes else _WALKED_NS)
+    if walk_ns * (_RISK if share < 1 else 1) >= scan_ns:
         return SlicePlan(walk=False, ef=0, budget=0, cost_ns=scan_ns)
     return SlicePlan(walk=True, ef=candidates, budget=int(_PATIENCE * expected), cost_ns=walk_ns)

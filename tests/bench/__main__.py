@@ -25,7 +25,7 @@ async def embedded(rows: int, seconds: float, only: set[str]) -> list[Row]:
     loaded = data.load(rows)
     print(f"data: {loaded.name}, {rows:,} rows", flush=True)
     table: list[Row] = []
-    with running() as server:
+    with running(graph_ef_search=EF) as server:
         await work.create_index(server.port, loaded.vectors.shape[1])
         steps = {
             "load": lambda: scenarios.full_load(server, loaded),

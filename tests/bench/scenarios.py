@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -51,15 +52,19 @@ async def full_load(server: Server, data: DataSet) -> list[Row]:
     ]
 
 
-async def queries(server: Server, data: DataSet, *, seconds: float, ef: int) -> list[Row]:
-    """Ask over 1 and 16 connections, against the bare program on one graph with the same parameters."""
+async def queries(server: Server, data: DataSet, *, seconds: float, ef: int, kept: Path | None = None) -> list[Row]:
+    """Ask over 1 and 16 connections, against the bare program on one graph with the same parameters and candidates.
+
+    The server must have been started with `graph_ef_search=ef`. The bare program's graph stays in `kept`.
+    """
     truth = true_neighbours(data.vectors, data.queries, 10)
-    await work.quiet(server.port)
     with tempfile.TemporaryDirectory() as folder:
-        file = str(Path(folder) / "graph")
-        index, _ = await asyncio.to_thread(baseline.build, data.vectors, threads=2)
-        index.save_index(file)
-        del index
+        file = str((kept or Path(folder)) / "bare-graph")
+        if not os.path.exists(file):  # noqa: ASYNC240, PTH110 # nobody waits meanwhile
+            await work.quiet(server.port)
+            index, _ = await asyncio.to_thread(baseline.build, data.vectors, threads=2)
+            index.save_index(file)
+            del index
         port = free_port()
         command = [sys.executable, "-m", "tests.bench.baseline", file, str(data.vectors.shape[1]), str(port), str(ef)]
         process = await asyncio.to_thread(subprocess.Popen, command)

@@ -65,9 +65,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(**settings: object) -> Iterator[Server]:
-    """Run `freshet up` with `settings` (as `FRESHET_<NAME>`) and end it afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="freshet-bench-"))
+def running(kept: Path | None = None, **settings: object) -> Iterator[Server]:
+    """Run `freshet up` with `settings` (as `FRESHET_<NAME>`) and end it afterwards; its data stay in `kept`."""
+    folder = kept or Path(tempfile.mkdtemp(prefix="freshet-bench-"))
     port = free_port()
     names = {
         "PORT": port,
@@ -90,7 +90,8 @@ def running(**settings: object) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_ready(port: int, process: subprocess.Popen) -> None:

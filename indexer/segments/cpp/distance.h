@@ -106,7 +106,15 @@ struct Codes {
     const int8_t* bytes;   // [elements, dimension]; the vector is about bytes * scale
     const float* scales;   // [elements]
     const float* errors;   // [elements] length of the difference
+    uint32_t leads;        // whether they tell neighbours apart, so that a walk can go by them
 };
+
+// Exact: a sum of products of 8 and 16 bits that fits 32.
+inline int32_t dot(const int8_t* bytes, const int16_t* numbers, size_t dimension) {
+    int32_t total = 0;
+    for (size_t at = 0; at < dimension; ++at) total += int32_t(bytes[at]) * int32_t(numbers[at]);
+    return total;
+}
 
 struct CodedRuler {
     const Ruler& exact;
@@ -129,13 +137,23 @@ struct CodedRuler {
         query_error = std::sqrt(query_error);
     }
 
+    double product_with(size_t row) const {
+        return dot(codes.bytes + row * exact.dimension, query.data(), exact.dimension) * query_scale *
+               codes.scales[row];
+    }
+
+    // About what the exact ruler's key is.
+    float key(size_t row) const {
+        const float product = float(product_with(row));
+        if (exact.metric == kDotproduct) return -product;
+        const float norm = exact.norms[row];
+        if (exact.metric == kEuclidean) return norm - 2 * product + float(exact.query_norm);
+        return norm > 0 ? -product / std::sqrt(norm) : 0;
+    }
+
     // Return the rank of a row, wrong by at most `bound`.
     double rank(size_t row, double* bound) const {
-        const int8_t* bytes = codes.bytes + row * exact.dimension;
-        const int16_t* numbers = query.data();
-        int32_t total = 0;
-        for (size_t at = 0; at < exact.dimension; ++at) total += int32_t(bytes[at]) * int32_t(numbers[at]);
-        const double product = double(total) * codes.scales[row] * query_scale;
+        const double product = product_with(row);
         const double norm = exact.norms[row], length = std::sqrt(norm), error = codes.errors[row];
         // Both differences of the product, and the rounding of the exact one.
         *bound = query_length * error + query_error * (length + error) + 1e-5 * query_length * length;
@@ -156,6 +174,23 @@ struct CodedRuler {
     void prefetch(size_t row) const {
         const char* begin = reinterpret_cast<const char*>(codes.bytes + row * exact.dimension);
         for (size_t at = 0; at < exact.dimension && at < 1024; at += 64) __builtin_prefetch(begin + at);
+        __builtin_prefetch(codes.scales + row);
+        __builtin_prefetch(exact.norms + row);
+    }
+};
+
+// The same for a walk over all elements; those that died before the graph was written have no codes.
+struct CodedGuide {
+    const CodedRuler& coded;
+    uint32_t rows;
+
+    float key(size_t element) const { return element < rows ? coded.key(element) : coded.exact.key(element); }
+
+    void prefetch(size_t element) const {
+        if (element < rows)
+            coded.prefetch(element);
+        else
+            coded.exact.prefetch(element);
     }
 };
 

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "build.h"
+#include "pool.h"
 #include "search.h"
 
 using namespace freshet;
@@ -22,36 +23,61 @@ int32_t guarded(Work work) {
     }
 }
 
+void carry_out(Job* job) {
+    job->code = guarded([&] {
+        Search search(job->query, job->dimension, job->metric, job->wanted);
+        for (uint32_t at = 0; at < job->count; ++at) {
+            Slice& slice = job->slices[at];
+            slice.evaluated = slice.nanoseconds = 0;
+            slice.found = 0;
+            search.add(slice, at);
+        }
+        bool is_tied = false;
+        search.finish(&is_tied);
+        job->found = uint32_t(std::min<size_t>(search.hits().size(), job->room));
+        if (job->found) std::memcpy(job->hits, search.hits().data(), job->found * sizeof(Hit));
+        job->tied = is_tied;
+        return kDone;
+    });
+}
+
 }  // namespace
 
 #pragma GCC visibility push(default)
 extern "C" {
 
 // Raised with every change of a signature or a structure here.
-uint32_t freshet_interface() { return 1; }
+uint32_t freshet_interface() { return 2; }
 
 int32_t freshet_check(const Graph* graph) {
     return guarded([&] { return graph->is_sound() ? kDone : kUnsound; });
 }
 
-// Search `count` slices. `hits` takes up to `room` of them, best first; `found` and `tied` are set.
-int32_t freshet_search(Slice* slices, uint32_t count, const float* query, uint32_t dimension, uint32_t metric,
-                       uint32_t wanted, Hit* hits, uint32_t room, uint32_t* found, uint8_t* tied) {
+// Carry out a search: `hits` takes up to `room` of them, best first; `found`, `tied` and `code` are set.
+int32_t freshet_search(Job* job) {
+    carry_out(job);
+    return job->code;
+}
+
+// Threads that carry out jobs; a byte is written to `pipe` when there is something to take after there was not.
+int32_t freshet_pool_new(uint32_t threads, int32_t pipe, Pool** pool) {
     return guarded([&] {
-        Search search(query, dimension, metric, wanted);
-        for (uint32_t at = 0; at < count; ++at) {
-            slices[at].evaluated = slices[at].nanoseconds = 0;
-            slices[at].found = 0;
-            search.add(slices[at], at);
-        }
-        bool is_tied = false;
-        search.finish(&is_tied);
-        *found = uint32_t(std::min<size_t>(search.hits().size(), room));
-        if (*found) std::memcpy(hits, search.hits().data(), *found * sizeof(Hit));
-        *tied = is_tied;
+        *pool = new Pool(threads, pipe, carry_out);
         return kDone;
     });
 }
+
+int32_t freshet_pool_submit(Pool* pool, Job* job) {
+    return guarded([&] {
+        pool->submit(job);
+        return kDone;
+    });
+}
+
+uint32_t freshet_pool_take(Pool* pool, uint64_t* tickets, uint32_t room) { return pool->take(tickets, room); }
+
+// Finishes what was submitted first.
+void freshet_pool_free(Pool* pool) { delete pool; }
 
 // Rank every row of a slice: float64 [rows].
 int32_t freshet_ranks(const Slice* slice, const float* query, uint32_t dimension, uint32_t metric, double* ranks) {

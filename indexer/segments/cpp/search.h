@@ -42,6 +42,45 @@ struct Hit {
 
 inline bool better(const Hit& a, const Hit& b) { return a.rank > b.rank; }
 
+// Finds the rows that may be among the best `wanted` of those looked at, ties included: those whose best case reaches
+// the worst case of as many others.
+class Promising {
+ public:
+    Promising(const CodedRuler& coded, uint32_t wanted) : coded_(coded), wanted_(wanted) {}
+
+    void look(uint32_t row) {
+        double bound;
+        const double rank = coded_.rank(row, &bound);
+        if (worst_.size() >= wanted_ && rank + bound < worst_.front()) return;
+        cases_.push_back(Case{rank + bound, row});
+        if (worst_.size() >= wanted_) {
+            if (rank - bound <= worst_.front()) return;
+            std::pop_heap(worst_.begin(), worst_.end(), std::greater<double>());
+            worst_.pop_back();
+        }
+        worst_.push_back(rank - bound);
+        std::push_heap(worst_.begin(), worst_.end(), std::greater<double>());
+    }
+
+    std::vector<uint32_t> rows() const {
+        std::vector<uint32_t> rows;
+        for (const Case& item : cases_)
+            if (worst_.size() < wanted_ || item.best >= worst_.front()) rows.push_back(item.row);
+        return rows;
+    }
+
+ private:
+    struct Case {
+        double best;
+        uint32_t row;
+    };
+
+    const CodedRuler& coded_;
+    const uint32_t wanted_;
+    std::vector<Case> cases_;
+    std::vector<double> worst_;  // the least on top
+};
+
 class Search {
  public:
     Search(const float* query, uint32_t dimension, uint32_t metric, uint32_t wanted)
@@ -80,8 +119,13 @@ class Search {
         heap.reserve(std::min(wanted_, slice.allowed) + 1);
         // For as few rows as are wanted anyway a first look is one too many.
         if (slice.codes && slice.allowed > 4 * uint64_t(wanted_) + 64) {
-            each(promising(slice, CodedRuler(ruler, *slice.codes)), ruler,
-                 [&](uint32_t row) { offer(heap, Hit{ruler.rank(row), number, row}); });
+            const CodedRuler coded(ruler, *slice.codes);
+            Promising promising(coded, wanted_);
+            if (slice.mask)
+                each(allowed_rows(slice), coded, [&](uint32_t row) { promising.look(row); });
+            else
+                for (uint32_t row = 0; row < slice.rows; ++row) promising.look(row);
+            each(promising.rows(), ruler, [&](uint32_t row) { offer(heap, Hit{ruler.rank(row), number, row}); });
         } else if (slice.mask) {
             each(allowed_rows(slice), ruler, [&](uint32_t row) { offer(heap, Hit{ruler.rank(row), number, row}); });
         } else {
@@ -117,38 +161,6 @@ class Search {
         return rows;
     }
 
-    // The rows that may be among the best `wanted`, ties included: those whose best case reaches the worst case of as
-    // many others.
-    std::vector<uint32_t> promising(const Slice& slice, const CodedRuler& coded) const {
-        struct Case {
-            double best;
-            uint32_t row;
-        };
-        std::vector<Case> cases;
-        std::vector<double> worst;  // the least on top
-        const auto look = [&](uint32_t row) {
-            double bound;
-            const double rank = coded.rank(row, &bound);
-            if (worst.size() >= wanted_ && rank + bound < worst.front()) return;
-            cases.push_back(Case{rank + bound, row});
-            if (worst.size() >= wanted_) {
-                if (rank - bound <= worst.front()) return;
-                std::pop_heap(worst.begin(), worst.end(), std::greater<double>());
-                worst.pop_back();
-            }
-            worst.push_back(rank - bound);
-            std::push_heap(worst.begin(), worst.end(), std::greater<double>());
-        };
-        if (slice.mask)
-            each(allowed_rows(slice), coded, look);
-        else
-            for (uint32_t row = 0; row < slice.rows; ++row) look(row);
-        std::vector<uint32_t> rows;
-        for (const Case& item : cases)
-            if (worst.size() < wanted_ || item.best >= worst.front()) rows.push_back(item.row);
-        return rows;
-    }
-
     void offer(std::vector<Hit>& heap, const Hit& hit) {
         if (heap.size() < wanted_) {
             heap.push_back(hit);
@@ -174,24 +186,45 @@ class Search {
 
     void walk(Slice& slice, uint32_t number, const Ruler& ruler) {
         const uint32_t enough = std::min(wanted_, slice.allowed);
-        // What the walk misses is looked for with more candidates, at last by a scan: as many as there are come back.
-        for (uint64_t ef = std::max(slice.ef, enough); slice.evaluated < slice.budget; ef *= 2) {
-            Walk walk(*slice.graph, ruler, slice.mask, uint32_t(ef), slice.budget - slice.evaluated);
-            const std::vector<Near>& best = walk.run();
-            slice.evaluated += walk.evaluated();
-            if (walk.is_complete() && best.size() >= enough) {
-                keep(best, slice, number, ruler);
+        std::vector<uint32_t> rows;
+        // Codes may have the last candidates in another order, so they have to be a few more than are wanted.
+        if (slice.codes && slice.codes->leads && slice.ef >= enough + enough / 4 + 8) {
+            const CodedRuler coded(ruler, *slice.codes);
+            if (gather(slice, CodedGuide{coded, slice.graph->rows}, enough, rows)) {
+                Promising promising(coded, wanted_);
+                for (const uint32_t row : rows) promising.look(row);
+                keep(promising.rows(), slice, number, ruler);
                 return;
             }
-            if (ef >= slice.allowed) break;
+        } else if (gather(slice, ruler, enough, rows)) {
+            keep(rows, slice, number, ruler);
+            return;
         }
         slice.plan = kScan;
         scan(slice, number, ruler);
     }
 
-    void keep(const std::vector<Near>& best, Slice& slice, uint32_t number, const Ruler& ruler) {
+    // Finds the rows that a walk ends with, in no order; false where there are not `enough` and a scan has to do.
+    template <typename Guide>
+    static bool gather(Slice& slice, const Guide& guide, uint32_t enough, std::vector<uint32_t>& rows) {
+        // What the walk misses is looked for with more candidates, at last by a scan: as many as there are come back.
+        for (uint64_t ef = std::max(slice.ef, enough); slice.evaluated < slice.budget; ef *= 2) {
+            Walk<Guide> walk(*slice.graph, guide, slice.mask, uint32_t(ef), slice.budget - slice.evaluated);
+            const std::vector<Near>& best = walk.run();
+            slice.evaluated += walk.evaluated();
+            if (walk.is_complete() && best.size() >= enough) {
+                rows.reserve(best.size());
+                for (const Near& near : best) rows.push_back(near.element);
+                return true;
+            }
+            if (ef >= slice.allowed) break;
+        }
+        return false;
+    }
+
+    void keep(const std::vector<uint32_t>& rows, Slice& slice, uint32_t number, const Ruler& ruler) {
         const size_t begin = hits_.size();
-        for (const Near& near : best) hits_.push_back(Hit{ruler.rank(near.element), number, near.element});
+        each(rows, ruler, [&](uint32_t row) { hits_.push_back(Hit{ruler.rank(row), number, row}); });
         const size_t end = std::min<size_t>(hits_.size(), begin + wanted_);
         std::sort(hits_.begin() + begin, hits_.end(), better);
         size_t kept = end;

@@ -49,12 +49,14 @@ struct Scratch {
     }
 };
 
+// `Guide` has the keys of elements: `Ruler` or `CodedGuide`.
+template <typename Guide>
 class Walk {
  public:
     // `mask` [rows] says which rows may be answers, null = all; elements beyond the rows never are.
     // It looks at about `budget` rows at most.
-    Walk(const Graph& graph, const Ruler& ruler, const uint8_t* mask, uint32_t ef, uint64_t budget)
-        : graph_(graph), ruler_(ruler), mask_(mask), ef_(ef), budget_(budget), scratch_(Scratch::own()) {
+    Walk(const Graph& graph, const Guide& guide, const uint8_t* mask, uint32_t ef, uint64_t budget)
+        : graph_(graph), guide_(guide), mask_(mask), ef_(ef), budget_(budget), scratch_(Scratch::own()) {
         scratch_.begin(graph.elements);
     }
 
@@ -87,7 +89,7 @@ class Walk {
     bool allowed(uint32_t element) const { return element < graph_.rows && (!mask_ || mask_[element]); }
 
     Near descend() {
-        Near at{ruler_.key(graph_.entry), graph_.entry};
+        Near at{guide_.key(graph_.entry), graph_.entry};
         ++evaluated_;
         for (uint32_t level = graph_.top_level; level > 0; --level)
             for (bool moved = true; moved;) {
@@ -96,9 +98,9 @@ class Walk {
                 const uint32_t* links =
                     graph_.upper_links + uint64_t(graph_.upper_starts[place] + level - 1) * graph_.m;
                 for (uint32_t link = 0; link < graph_.m && links[link] != kNone; ++link)
-                    ruler_.prefetch(links[link]);
+                    guide_.prefetch(links[link]);
                 for (uint32_t link = 0; link < graph_.m && links[link] != kNone; ++link) {
-                    const float key = ruler_.key(links[link]);
+                    const float key = guide_.key(links[link]);
                     ++evaluated_;
                     if (key < at.key) {
                         at = Near{key, links[link]};
@@ -110,12 +112,12 @@ class Walk {
     }
 
     void score_wave() {
-        constexpr size_t kAhead = 3;
+        constexpr size_t kAhead = 8;
         const std::vector<uint32_t>& wave = scratch_.wave;
-        for (size_t at = 0; at < wave.size() && at < kAhead; ++at) ruler_.prefetch(wave[at]);
+        for (size_t at = 0; at < wave.size() && at < kAhead; ++at) guide_.prefetch(wave[at]);
         for (size_t at = 0; at < wave.size(); ++at) {
-            if (at + kAhead < wave.size()) ruler_.prefetch(wave[at + kAhead]);
-            offer(Near{ruler_.key(wave[at]), wave[at]});
+            if (at + kAhead < wave.size()) guide_.prefetch(wave[at + kAhead]);
+            offer(Near{guide_.key(wave[at]), wave[at]});
         }
         evaluated_ += wave.size();
     }
@@ -149,7 +151,7 @@ class Walk {
     }
 
     const Graph& graph_;
-    const Ruler& ruler_;
+    const Guide& guide_;
     const uint8_t* mask_;
     const size_t ef_;
     const uint64_t budget_;

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.bootstrap import compiler_variables, engine_command, lock_blocks, stamp_of
+from compose.bootstrap import bodies_command, compiler_variables, engine_command, lock_blocks, stamp_of
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -58,13 +58,13 @@ def test_without_a_compiler_the_one_of_a_package_is_used():
 
 
 @pytest.mark.parametrize("zig_python", [None, Path("python")])
-def test_engine_is_compiled_with_the_flags_and_the_compiler_of_the_graph_library(zig_python):
+def test_native_code_is_compiled_with_the_flags_and_the_compiler_of_the_graph_library(zig_python):
     """One processor family for both, and one compiler."""
     variables = compiler_variables("x86_64", zig_python=zig_python)
-    command = engine_command(variables, "g++", Path("headers"))
-    assert command[0] == ("python" if zig_python else "g++")
-    assert set(variables["CXXFLAGS"].split()) <= set(command)
-    assert command[-1].endswith("engine.cpp")
+    for command in (engine_command(variables, "g++", Path("headers")), bodies_command(variables, "g++")):
+        assert command[0] == ("python" if zig_python else "g++")
+        assert set(variables["CXXFLAGS"].split()) <= set(command)
+        assert Path(command[-1]).is_file()
 
 
 def test_stamp_changes_with_what_the_environment_is_made_from(tmp_path):
@@ -76,11 +76,11 @@ def test_stamp_changes_with_what_the_environment_is_made_from(tmp_path):
     with (tmp_path / "pyproject.toml").open("a") as project:
         project.write("\n[tool.other]\nx = 1\n")
     assert stamp_of(tmp_path) == first
-    engine = tmp_path / "indexer" / "segments" / "cpp"
-    engine.mkdir(parents=True)
-    (engine / "engine.cpp").write_text("// changed")
-    assert stamp_of(tmp_path) != first
-    first = stamp_of(tmp_path)
+    for folder, name in (("indexer/segments/cpp", "engine.cpp"), ("query_api/rest/cpp", "bodies.cpp")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / name).write_text("// changed")
+        assert stamp_of(tmp_path) != first
+        first = stamp_of(tmp_path)
     with (tmp_path / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
     assert stamp_of(tmp_path) != first

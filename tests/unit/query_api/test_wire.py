@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from urllib.parse import parse_qsl
 
 import numpy as np
 import orjson
@@ -17,6 +18,7 @@ from query_api.reads import Match
 from query_api.rest.decode import decode_query, decode_upsert
 from query_api.rest.encode import encode_fetch, encode_query
 from query_api.rest.errors import STATUS, error_answer, status_of
+from query_api.rest.exchange import Call
 from query_api.rest.pages import page_token, read_page_token
 from schemas import errors
 from schemas.errors import InvalidRequest
@@ -67,10 +69,10 @@ def test_known_decimals_are_printed_as_people_wrote_them():
 @pytest.mark.parametrize("flags", [{}, {"includeValues": True}, {"includeValues": False, "includeMetadata": True}])
 def test_a_boolean_in_a_query_vector_is_seen_among_flags(flags):
     """The look at types is left out only where every boolean of the body is a flag."""
-    _, question, _ = decode_query(orjson.dumps({"topK": 1, "vector": [1, 0.5], **flags}))
+    _, question, _ = decode_query(orjson.dumps({"topK": 1, "vector": [1, 0.5], **flags}), dimension=2)
     assert question.vector.tolist() == [1, 0.5]
     with pytest.raises(InvalidRequest, match="numbers"):
-        decode_query(orjson.dumps({"topK": 1, "vector": [True, 0.5], **flags}))
+        decode_query(orjson.dumps({"topK": 1, "vector": [True, 0.5], **flags}), dimension=2)
 
 
 def test_numbers_at_the_edge_of_float32_round_as_numpy_does():
@@ -81,6 +83,13 @@ def test_numbers_at_the_edge_of_float32_round_as_numpy_does():
         with np.errstate(over="ignore"):
             assert np.frombuffer(event.values, "<f4")[0] == np.float32(value)
     assert math.isinf(struct.unpack("<f", dense_bytes([1e300]))[0])
+
+
+@given(st.text(st.sampled_from("ab=&;%2+ \xe9"), max_size=12))
+def test_query_parameters_are_those_of_the_standard_library(text):
+    """Also where they are taken apart the short way."""
+    query = text.encode("latin-1")
+    assert Call(None, {}, query, b"").parameters() == parse_qsl(text, keep_blank_values=True)
 
 
 @given(st.text(), st.text())

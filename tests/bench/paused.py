@@ -1,0 +1,108 @@
+"""How long large upserts hold the event loop: the API in this process with a probe on its loop, a client in another."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import orjson
+
+from query_api.rest import hot
+from tests.bench import work
+from tests.bench.client import Connection
+from tests.bench.work import PREFIX, Row
+from tests.support.api_server import ApiServer
+
+_PROBE_SECONDS = 0.0005
+_BODIES = 30
+
+
+def body_of(rows: int, dimension: int, *, wide: bool) -> bytes:
+    """Return an upsert body; `wide` prints each float32 as a float64, as Python's clients do."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((rows, dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    metadata = {"pos": "n", "lexfile": "noun.artifact", "words": ["dog", "domestic dog"], "text": "x" * 80}
+    records = [
+        {"id": f"row-{at}", "values": vector.astype(float).tolist() if wide else vector, "metadata": metadata}
+        for at, vector in enumerate(vectors)
+    ]
+    return orjson.dumps({"vectors": records}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def measured(folder: Path, rows: int, dimension: int, *, plain: bool) -> tuple[list[float], float]:
+    """Return the pauses of the loop above the probe's own, seconds, and the seconds an answer took."""
+    # As the API process has it.
+    sys.setswitchinterval(0.0005)
+    body = folder / "body"
+    body.write_bytes(body_of(rows, dimension, wide=True))
+    with ApiServer(folder) as server:
+        if plain:
+            server.app._hot._lifter = None
+            server.publisher._options = replace(server.publisher._options, inline_events_max=10**9)
+        await work.create_index(server.ports[0], dimension)
+        # A write is answered at once when the snapshots are open.
+        connection = Connection(server.ports[0], PREFIX)
+        await connection.call("POST", "/vectors/upsert", body_of(1, dimension, wide=False))
+        await work.settled(server.ports[0], 1, tail_rows_max=1)
+        await connection.close()
+        server.pause_indexing()
+        pauses: list[float] = []
+
+        async def probe() -> None:
+            while True:
+                began = time.perf_counter()
+                await asyncio.sleep(_PROBE_SECONDS)
+                pauses.append(time.perf_counter() - began - _PROBE_SECONDS)
+
+        probing = asyncio.run_coroutine_threadsafe(probe(), server._loop)
+        command = (sys.executable, "-m", "tests.bench.paused", str(server.ports[0]), str(body))
+        client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        out, _ = await client.communicate()
+        probing.cancel()
+        server.resume_indexing()
+    return pauses, float(out)
+
+
+async def holds(rows: int, dimension: int, *, limit_ms: float) -> Row:
+    """Compare the longest pauses while bodies arrive with those of the plain way: parsed and checked on the loop."""
+    figures = {}
+    for plain in (False, True):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(hot, "_INLINE_BYTES_MAX", 10**9 if plain else hot._INLINE_BYTES_MAX),
+        ):
+            pauses, answer = await measured(Path(folder), rows, dimension, plain=plain)
+        worst = sorted(pauses)[-_BODIES:]
+        figures[plain] = (worst[len(worst) // 2] * 1000, worst[-1] * 1000, answer * 1000)
+    ours, bare = figures[False], figures[True]
+    return Row(
+        f"loop held by {rows} rows x {dimension}, typical / worst",
+        f"{ours[0]:.1f} / {ours[1]:.1f} ms, answer {ours[2]:.0f} (plain {bare[0]:.1f} / {bare[1]:.1f}, {bare[2]:.0f})",
+        f"<= {limit_ms:.0f} ms",
+        ours[0] <= limit_ms,
+        {"hold_ms": ours[0], "worst_ms": ours[1], "plain_hold_ms": bare[0], "plain_worst_ms": bare[1]},
+    )
+
+
+async def send(port: int, file: str) -> float:
+    """Send a body again and again; return the mean seconds of an answer."""
+    body = await asyncio.to_thread(Path(file).read_bytes)
+    connection = Connection(port, PREFIX)
+    began = time.perf_counter()
+    for _ in range(_BODIES):
+        answer = await connection.call("POST", "/vectors/upsert", body)
+        assert answer.status == 200, answer.body
+        await asyncio.sleep(0.01)
+    await connection.close()
+    return (time.perf_counter() - began) / _BODIES - 0.01
+
+
+if __name__ == "__main__":
+    print(asyncio.run(send(int(sys.argv[1]), sys.argv[2])))
