@@ -1,6 +1,7 @@
 // The C surface that indexer/segments/native.py calls. Nothing is thrown across it: calls return a code.
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "build.h"
 #include "search.h"
@@ -9,7 +10,7 @@ using namespace freshet;
 
 namespace {
 
-enum Code : int32_t { kDone = 0, kOutOfMemory = 1, kFailed = 2, kUnsound = 3 };
+enum Code : int32_t { kDone = 0, kOutOfMemory = 1, kFailed = 2, kUnsound = 3, kMistaken = 4 };
 
 template <typename Work>
 int32_t guarded(Work work) {
@@ -17,6 +18,8 @@ int32_t guarded(Work work) {
         return work();
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
+    } catch (const std::invalid_argument&) {
+        return kMistaken;
     } catch (...) {
         return kFailed;
     }
@@ -42,7 +45,7 @@ int32_t freshet_search(Slice* slices, uint32_t count, const float* query, uint32
         for (uint32_t at = 0; at < count; ++at) {
             slices[at].evaluated = slices[at].nanoseconds = 0;
             slices[at].found = 0;
-            search.add(slices[at], at);
+            if (wanted) search.add(slices[at], at);
         }
         bool is_tied = false;
         search.finish(&is_tied);
