@@ -11,6 +11,7 @@ __all__ = ["ranks", "score_of_rank", "top_rows"]
 
 # Above this share of allowed rows one product over all of them is cheaper than gathering some first.
 _GATHER_SHARE_MAX = 0.3
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def ranks(
@@ -43,8 +44,12 @@ def _numbers_or(other: float, ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.
 
 
 def score_of_rank(metric: Metric, rank: float) -> float:
-    """Return the number that a client sees for a rank: euclidean scores are squared distances, low is better."""
-    return -rank if metric is Metric.EUCLIDEAN else rank
+    """Return the number that a client sees for a rank: euclidean scores are squared distances, low is better.
+
+    A rank beyond float32 is the last number within: JSON has no infinity.
+    """
+    score = -rank if metric is Metric.EUCLIDEAN else rank
+    return min(max(score, -_FLOAT32_MAX), _FLOAT32_MAX)
 
 
 def top_rows(rank: npt.NDArray[np.float64], wanted: int) -> npt.NDArray[np.int64]:
