@@ -284,7 +284,9 @@ def extend(engine: Engine, ground: Ground, reader: SegmentReader, rng: np.random
     is_right = len({*ids.tolist(), *fresh.tolist()}) == total and options.m == links.m
     is_right = is_right and max(*ids.tolist(), *fresh.tolist(), 0) < total
     try:
-        with engine.builder(matrix, ground.metric, options, rows=total - total // 4) as builder:
+        # Few that live, at times: then there are places from which nothing leads to them.
+        rows = int(rng.choice([1, total // 8 + 1, total // 2 + 1, total]))
+        with engine.builder(matrix, ground.metric, options, rows=rows) as builder:
             builder.load(reader.graph, ids)
             builder.add(fresh)
             NativeGraph(engine, builder.links(), total, 0)
