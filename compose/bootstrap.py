@@ -26,6 +26,8 @@ __all__ = [
     "bodies_command",
     "compiler_variables",
     "engine_command",
+    "find_compiler",
+    "library_headers",
     "lock_blocks",
     "main",
     "stamp_of",
@@ -94,11 +96,11 @@ def compiler_variables(machine: str, *, zig_python: Path | None) -> dict[str, st
     return variables
 
 
-def engine_command(variables: dict[str, str], compiler: str, headers: Path, root: Path = ROOT) -> list[str]:
-    """Return the command that compiles the native engine with the flags of the graph library."""
+def engine_command(variables: dict[str, str], compiler: str, headers: Path, output: Path = ENGINE) -> list[str]:
+    """Return the command that compiles the native engine into `output` with the flags of the graph library."""
     return [
         *_library_command(variables, compiler),
-        *("-pthread", "-isystem", str(headers), "-o", str(ENGINE), str(root / ENGINE_SOURCES / "engine.cpp")),
+        *("-pthread", "-isystem", str(headers), "-o", str(output), str(ROOT / ENGINE_SOURCES / "engine.cpp")),
     ]
 
 
@@ -162,7 +164,7 @@ def _make_venv(uv: Path) -> None:
         _run(uv, "venv", "-q", "--clear", "--no-project", "--python", sys.executable, VENV, why="Making .venv")
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
     """Return the first compiler that runs, or nothing."""
     return next((name for name in _COMPILERS if shutil.which(name) and _answers(name, "--version")), "")
 
@@ -206,9 +208,15 @@ def _install(uv: Path, blocks: dict[str, str], compiler: str) -> dict[str, str]:
     return variables
 
 
+def library_headers() -> Path | None:
+    """Return the folder with the graph library's headers, None where it was not compiled here."""
+    found = next(LIBRARY.rglob("hnswalg.h"), None)
+    return None if found is None else found.parent
+
+
 def _compile_engine(variables: dict[str, str], compiler: str) -> None:
     """Compile the native engine. Where that fails the stock module takes its place: loudly, here and at every start."""
-    headers = next(LIBRARY.rglob("hnswalg.h"), None)
+    headers = library_headers()
     ENGINE.parent.mkdir(exist_ok=True)
     ENGINE.unlink(missing_ok=True)
     try:
@@ -216,7 +224,7 @@ def _compile_engine(variables: dict[str, str], compiler: str) -> None:
             raise BootstrapError(
                 f"The graph library's headers are not below {LIBRARY}; delete that folder and try again."
             )
-        _run(*engine_command(variables, compiler, headers.parent), why="Compiling the native engine")
+        _run(*engine_command(variables, compiler, headers), why="Compiling the native engine")
     except BootstrapError as error:
         _say(str(error))
         _say("WARNING: going on without the native engine; graphs will be searched by the slower stock module")
@@ -255,7 +263,7 @@ def main() -> int:
             blocks = lock_blocks(LOCK.read_text())
             uv = _uv(blocks)
             _make_venv(uv)
-            compiler = _compiler()
+            compiler = find_compiler()
             variables = _install(uv, blocks, compiler)
             _compile_engine(variables, compiler)
             _compile_bodies(variables, compiler)

@@ -148,7 +148,10 @@ class _Trial:
         self._mask = np.ones(job.rows, np.bool_)
         self._mask[held] = False
         rows = job.vectors[between]
-        middle = (_unit(rows) + _unit(np.roll(rows, 1, axis=0))) * (np.linalg.norm(rows, axis=1, keepdims=True) / 2)
+        # Lengths may be more than a float32 holds; the engine takes any question.
+        with np.errstate(all="ignore"):
+            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+            middle = (_unit(rows) + _unit(np.roll(rows, 1, axis=0))) * (lengths / 2)
         self._own = self._answered(job.vectors[held])
         self._between = self._answered(middle.astype(np.float32))
 

@@ -21,6 +21,7 @@ from indexer.segments.rows import Rows, Sections, lay_out
 from indexer.segments.view import AppliedPatch, SegmentView
 from indexer.snapshots.store import Store, new_object_name
 from schemas.changes import Patch
+from schemas.errors import CorruptData
 from schemas.indexes import IndexSpec
 from schemas.manifest import FLAT, GRAPH, ObjectRef, SegmentEntry
 
@@ -136,7 +137,11 @@ def _source(store: Store, item: MergeInput, view: SegmentView, names: Sequence[b
     rows = np.flatnonzero(view.alive)
     own = np.searchsorted(view.reader.starts.astype(np.int64), rows, "right") - 1
     mapping = np.array([number[name] for name in view.reader.names], np.int64)
-    links = None if item.graph is None else links_of(_container(store, item.graph))
+    links = None
+    if item.graph is not None:
+        links = links_of(_container(store, item.graph))
+        if links.elements != len(view.reader.elements):
+            raise CorruptData(f"Segment {item.segment_id}: its graph does not fit its vectors.", name=item.graph.name)
     return _Source(view, rows, mapping[own], view.reader.elements, links)
 
 

@@ -54,6 +54,7 @@ class Container:
         Raises `CorruptData` where magic, footer or (with `verify`) a section's CRC does not hold; `UnsupportedFormat`.
         """
         self._data = data
+        self._name = name
         if len(data) < len(_MAGIC) + _TAIL.size or bytes(data[: len(_MAGIC)]) != _MAGIC:
             raise CorruptData(f"{name} is not an object of this product: it does not begin with its magic.", name=name)
         size, crc, magic = _TAIL.unpack(data[-_TAIL.size :])
@@ -67,6 +68,8 @@ class Container:
         for section in footer.sections:
             if section.offset + section.size_bytes > end - size:
                 raise CorruptData(f"{name}: section {section.name} lies outside of it.", name=name)
+            if section.offset % _ALIGNMENT:
+                raise CorruptData(f"{name}: section {section.name} is not aligned.", name=name)
             if verify and zlib.crc32(self.blob(section.name)) != section.crc32:
                 raise CorruptData(f"{name}: section {section.name} does not match its CRC.", name=name)
 
@@ -82,8 +85,11 @@ class Container:
         return self._data[section.offset : section.offset + section.size_bytes]
 
     def column(self, name: str, dtype: str) -> npt.NDArray[Any]:
-        """Return a section as a one-dimensional array of `dtype`, read-only, in place."""
-        return np.frombuffer(self.blob(name), dtype)
+        """Return a section as a one-dimensional array of `dtype`, read-only, in place. Raises `CorruptData`."""
+        data = self.blob(name)
+        if len(data) % np.dtype(dtype).itemsize:
+            raise CorruptData(f"{self._name}: section {name} does not hold whole numbers.", name=self._name)
+        return np.frombuffer(data, dtype)
 
 
 def _array_bytes(array: npt.NDArray[Any]) -> memoryview:

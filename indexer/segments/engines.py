@@ -12,7 +12,7 @@ from indexer.segments.hnsw import StockGraph
 from indexer.segments.native import ENGINE_FILE, Engine, NativeGraph, load_engine
 from indexer.segments.reader import GraphReader
 from indexer.segments.search import NativeSearch, Searcher, StockSearch
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, CorruptData
 from schemas.indexes import Metric
 
 __all__ = ["choose_engine", "open_graph", "searcher_of"]
@@ -50,8 +50,10 @@ def open_graph(
 ) -> GraphReader:
     """Return the graph of a segment with `rows` rows, checked. Raises `CorruptData`."""
     links = links_of(container)
+    matrix, norms = vectors.column("vectors", "<f4"), vectors.column("norms", "<f4")
+    if len(matrix) != links.elements * vectors.dimension or len(norms) != links.elements:
+        raise CorruptData(f"A graph of {links.elements} elements does not fit its vectors.")
     if engine is not None:
         codes = codes_of(container, rows, vectors.dimension)
         return NativeGraph(engine, links, rows, ef, codes)
-    matrix = vectors.column("vectors", "<f4").reshape(-1, vectors.dimension)
-    return StockGraph(links, matrix, rows, metric, ef)
+    return StockGraph(links, matrix.reshape(-1, vectors.dimension), rows, metric, ef)

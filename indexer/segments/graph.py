@@ -127,7 +127,17 @@ def codes_lead(codes: Codes, links: Links) -> bool:
     near = links.level0[chosen, :_LOOKED_AT_LINKS].astype(np.int64)
     # An unused place, or an element that died and has no code, stands for the row itself and is left out below.
     near = np.where(near < rows, near, chosen[:, np.newaxis])
-    here, there = codes.values[chosen].astype(np.float32), codes.values[near].astype(np.float32)
+    # Squares of what a float32 holds fit a float64; what damage made of the numbers leads nowhere.
+    with np.errstate(all="ignore"):
+        return _lost_share(codes, chosen, near) <= _LOST_SHARE_MAX
+
+
+def _lost_share(codes: Codes, chosen: npt.NDArray[np.int64], near: npt.NDArray[np.int64]) -> float:
+    """Return what the codes of rows (int64 [n]) and their neighbours (int64 [n, links]) lose of the distances, median.
+
+    The rows themselves among their neighbours are left out; infinity where that leaves none.
+    """
+    here, there = codes.values[chosen].astype(np.float64), codes.values[near].astype(np.float64)
     here *= codes.scales[chosen, np.newaxis]
     there *= codes.scales[near, np.newaxis]
     lost = codes.errors[chosen, np.newaxis] + codes.errors[near]
@@ -143,9 +153,9 @@ def codes_lead(codes: Codes, links: Links) -> bool:
     angles = np.linalg.norm(here[:, np.newaxis] - there, axis=2)
     other = near != chosen[:, np.newaxis]
     if not other.any():
-        return False
+        return np.inf
     worst = np.maximum(lost / np.maximum(distances, tiny), lost_of_unit / np.maximum(angles, tiny))
-    return float(np.median(worst[other])) <= _LOST_SHARE_MAX
+    return float(np.median(worst[other]))
 
 
 def sections_of(links: Links, codes: Codes) -> dict[str, bytes | npt.NDArray[Any]]:

@@ -106,7 +106,9 @@ def _stored(vectors: npt.NDArray[np.float32], metric: Metric) -> npt.NDArray[np.
     """Return the vectors as the library keeps them: of length 1 for cosine."""
     if metric is not Metric.COSINE:
         return vectors
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Squares may be more than a float32 holds: such a row is 0, as it ranks.
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 

@@ -9,6 +9,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from indexer.segments.soundness import check_ends
+
 __all__ = ["NameColumn"]
 
 # Every so many names one is held in memory, so that a look-up reads few names in place.
@@ -21,7 +23,11 @@ class NameColumn(Sequence[bytes]):
     __slots__ = ("_bounds", "_data", "_steps")
 
     def __init__(self, ends: npt.NDArray[np.uint64], data: memoryview) -> None:
-        """Read from `data`; name i lies from `ends[i]` up to, not including, `ends[i + 1]` (uint64 [names + 1])."""
+        """Read from `data`; name i lies from `ends[i]` up to, not including, `ends[i + 1]` (uint64 [names + 1]).
+
+        Raises `CorruptData` where they do not lie one after another.
+        """
+        check_ends("Namespace names", ends, max(0, len(ends) - 1), len(data))
         # A view with numbers of this machine's own byte order gives plain integers, without an array around each.
         self._bounds = ends.astype(np.uint64, copy=False).data
         self._data = data

@@ -59,6 +59,8 @@ SLICE = np.dtype(
     ]
 )
 HIT = np.dtype([("rank", "<f8"), ("slice", "<u4"), ("row", "<u4")])
+# `Code` of engine.cpp.
+_OUT_OF_MEMORY, _MISTAKEN = 1, 4
 # Hits beyond the wanted ones that tie with the last of them.
 _TIES_ROOM = 64
 
@@ -102,6 +104,7 @@ class NativeGraph:
         Raises `CorruptData` where a number points outside.
         """
         self.ef = ef
+        self.elements = links.elements
         self._memory = (links, codes)  # what the pointers below point to
         self._view = _Graph(
             links.level0.ctypes.data,
@@ -242,7 +245,10 @@ class Engine:
     def builder(
         self, vectors: npt.NDArray[np.float32], metric: Metric, options: GraphOptions, *, rows: int
     ) -> NativeBuilder:
-        """Begin a graph over `vectors` (float32 [elements, d], C order), of which those from `rows` on are dead."""
+        """Begin a graph over `vectors` (float32 [elements, d], C order), of which those from `rows` on are dead.
+
+        Raises `ValueError` where `m` of the options is not between 2 and 10,000.
+        """
         return NativeBuilder(self.library, vectors, metric, options, rows)
 
 
@@ -284,7 +290,13 @@ class NativeBuilder:
         self._handle = ctypes.c_void_p()
 
     def load(self, graph: NativeGraph, ids: npt.NDArray[np.uint32]) -> None:
-        """Take over a checked graph of the same `m`, whose element i is number ids[i] now: uint32 [its elements]."""
+        """Take over a checked graph of the same `m`, whose element i is number ids[i] now: uint32 [its elements].
+
+        Raises `ValueError` where something was inserted before, `m` is another one, or the numbers are not so many
+        different ones of the elements.
+        """
+        if len(ids) != graph.elements:
+            raise ValueError(f"A graph of {graph.elements} elements was given {len(ids)} numbers.")
         numbers = np.ascontiguousarray(ids, np.uint32)
         code = self._library.freshet_builder_load(
             self._handle, graph.address, numbers.ctypes.data, self._rows, self._options.seed
@@ -292,13 +304,19 @@ class NativeBuilder:
         _raise_for(code)
 
     def add(self, ids: npt.NDArray[np.uint32]) -> None:
-        """Insert elements by their numbers: uint32 [n]."""
+        """Insert elements by their numbers: uint32 [n].
+
+        Raises `ValueError` where a number is not one of the elements, or was given before.
+        """
         numbers = np.ascontiguousarray(ids, np.uint32)
         code = self._library.freshet_builder_add(self._handle, numbers.ctypes.data, len(numbers), self._options.threads)
         _raise_for(code)
 
     def links(self) -> Links:
-        """Return the links as they are now; elements that were not inserted have none."""
+        """Return the links as they are now; elements that were not inserted have none.
+
+        Raises `ValueError` where none was inserted.
+        """
         sizes = _Graph()
         _raise_for(self._library.freshet_builder_measure(self._handle, ctypes.byref(sizes)))
         level0 = np.empty((sizes.elements, sizes.m0), np.uint32)
@@ -322,7 +340,9 @@ def slices_of(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.void]:
 
 
 def _raise_for(code: int) -> None:
-    if code == 1:
+    if code == _OUT_OF_MEMORY:
         raise MemoryError("The native engine ran out of memory.")
+    if code == _MISTAKEN:
+        raise ValueError("The native engine was given numbers that are not those of a graph's elements.")
     if code:
         raise RuntimeError(f"The native engine failed with code {code}.")

@@ -13,6 +13,7 @@ from indexer.filtering import SliceColumns
 from indexer.segments.container import Container
 from indexer.segments.names import NameColumn
 from indexer.segments.rows import hash_ids
+from indexer.segments.soundness import check_ends, check_hashes, check_order, check_slices
 from schemas.errors import CorruptData
 from schemas.records import Sparse
 
@@ -73,21 +74,35 @@ class SegmentReader:
         self.names = NameColumn(records.column("namespace_ends", "<u8"), records.blob("namespace_data"))
         self._columns: dict[int, SliceColumns] = {}
         flat: npt.NDArray[np.float32] = vectors.column("vectors", "<f4")
+        norms: npt.NDArray[np.float32] = vectors.column("norms", "<f4")
+        elements = len(norms) if self.dimension else self.rows
+        if len(flat) != elements * self.dimension or elements < self.rows:
+            raise CorruptData(f"Segment {segment_id}: its vectors are not those of its rows.")
         # A segment without dense vectors (sparse index) has a matrix of no columns. After the rows come those elements
         # of the graph that died before it was written.
-        self.elements = flat.reshape(-1, self.dimension) if flat.size else flat.reshape(self.rows, 0)
+        self.elements = flat.reshape(elements, self.dimension)
         self.vectors = self.elements[: self.rows]
-        self.norms: npt.NDArray[np.float32] = vectors.column("norms", "<f4")[: self.rows]
+        self.norms = norms[: self.rows]
         self.vectors_address = self.vectors.ctypes.data
         self.norms_address = self.norms.ctypes.data
         self._check()
 
     def _check(self) -> None:
-        lengths = (len(self.hashes), len(self.order), len(self.offsets), len(self.times), len(self._id_ends) - 1)
-        if len(self.vectors) != self.rows or (self.vectors.size and len(self.norms) != self.rows):
-            raise CorruptData(f"Segment {self.segment_id}: its vectors are not those of its rows.")
-        if any(length != self.rows for length in lengths) or len(self.starts) != len(self.names) + 1:
-            raise CorruptData(f"Segment {self.segment_id}: its columns have different lengths.")
+        segment, rows, count = f"Segment {self.segment_id}", self.rows, len(self.names)
+        lengths = (len(self.hashes), len(self.order), len(self.offsets), len(self.times))
+        if lengths != (rows,) * 4 or (len(self.offsets_min), len(self.offsets_max)) != (count, count):
+            raise CorruptData(f"{segment}: its columns have different lengths.")
+        check_ends(f"{segment}: its ids", np.asarray(self._id_ends), rows, len(self._id_data))
+        check_ends(f"{segment}: its metadata", np.asarray(self._metadata_ends), rows, len(self._metadata_data))
+        if len(self._sparse_ends):
+            check_ends(f"{segment}: its sparse values", self._sparse_ends, rows, len(self._sparse_indices))
+        if len(self._sparse_values) != len(self._sparse_indices):
+            raise CorruptData(f"{segment}: its sparse values have no indices.")
+        check_slices(f"{segment}: its namespaces", self.starts, count, rows)
+        check_order(f"{segment}: its list of ids", self.order, self.starts)
+        check_hashes(f"{segment}: its hashes", self.hashes, self.starts)
+        if self.graph is not None and count != 1:
+            raise CorruptData(f"{segment}: a graph of {count} namespaces.")
 
     def slice_of(self, name: str) -> Slice | None:
         """Return the rows of a namespace, or None where it has none here."""

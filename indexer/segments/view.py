@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from indexer.segments.reader import SegmentReader, Slice
 from schemas.changes import Patch, SegmentChanges
+from schemas.errors import CorruptData
 from schemas.filters import Filter
 from schemas.manifest import DeltaRef, SegmentEntry
 from schemas.metadata import merge_metadata
@@ -110,7 +111,10 @@ class SegmentView:
         return view
 
     def with_changes(self, changes: SegmentChanges, *, from_offset: int = 0) -> SegmentView:
-        """Return the view after those of `changes` whose offset is at least `from_offset`."""
+        """Return the view after those of `changes` whose offset is at least `from_offset`.
+
+        Raises `CorruptData` where they name rows that there are not.
+        """
         later = changes.killed_offsets >= from_offset
         patches = [patch for patch in changes.patches if patch.offset >= from_offset]
         if not later.any() and not patches:
@@ -118,6 +122,8 @@ class SegmentView:
         rows = changes.killed_rows[later]
         dead = self.dead | BitMap(rows.tolist())
         applied = tuple(map(applied_patch, patches))
+        if any(named and named.max() >= self.reader.rows for named in (dead, *(patch.rows for patch in applied))):
+            raise CorruptData(f"Segment {self.segment_id}: changes of rows that it does not have.")
         kept = SegmentChanges(changes.segment_id, rows, changes.killed_offsets[later], tuple(patches))
         return SegmentView(self.reader, self.source, dead, (*self.changes, kept), self.patches + applied)
 

@@ -126,13 +126,14 @@ class SnapshotOpener:
         if table is old.table and manifest.recent[: len(shown)] == shown:
             # Nothing but publishes since: what there was stays, so that only what changed is looked at.
             building = _Building(dict(old.segment_set.by_number), before=old.segment_set)
-            news = _add_recent(building, {}, manifest.recent[len(shown) :], frozenset(), objects)
+            news = _add_recent(building, {}, manifest.recent[len(shown) :], frozenset(), objects, spec=self._spec)
         else:
             building = _Building()
             known = {_records_name(view.source): view for view in old.views}
             for entry in table.segments:
                 self._add(building, known, entry, objects)
-            news = _add_recent(building, known, manifest.recent, {delta.object.name for delta in shown}, objects)
+            names = {delta.object.name for delta in shown}
+            news = _add_recent(building, known, manifest.recent, names, objects, spec=self._spec)
         if table is not old.table:
             _apply_entry_changes(building, old, manifest, table, objects)
         for changes in news:
@@ -168,8 +169,7 @@ class SnapshotOpener:
         vectors = objects.container(entry.vectors) if entry.vectors is not None else records
         graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, objects)
         reader = SegmentReader(entry.segment_id, records, vectors, graph)
-        if reader.rows != entry.rows:
-            raise CorruptData(f"Segment {entry.segment_id} has {reader.rows} rows, expected {entry.rows}.")
+        _check_fit(reader, self._spec, entry.rows)
         return reader
 
     def _open_graph(
@@ -182,6 +182,15 @@ class SnapshotOpener:
         return open_graph(self._engine, container, vectors, rows=entry.rows, metric=self._spec.metric, ef=ef)
 
 
+def _check_fit(reader: SegmentReader, spec: IndexSpec, rows: int) -> None:
+    """Raise `CorruptData` where a segment is not as its entry and the index say: queries are that wide."""
+    if reader.rows != rows or reader.dimension != spec.dimension:
+        raise CorruptData(
+            f"Segment {reader.segment_id} has {reader.rows} rows of dimension {reader.dimension}, "
+            f"expected {rows} of {spec.dimension}."
+        )
+
+
 def _table(objects: _Objects, ref: ObjectRef | None) -> SegmentTable:
     return SegmentTable() if ref is None else decode_table(bytes(objects.container(ref).blob("table")))
 
@@ -192,6 +201,8 @@ def _add_recent(
     deltas: Iterable[DeltaRef],
     shown: Collection[str],
     objects: _Objects,
+    *,
+    spec: IndexSpec,
 ) -> list[Changes]:
     """Add the rows of recent `deltas`; return the changes of those that may tell this snapshot something."""
     read_all = bool(building.fresh)
@@ -207,6 +218,7 @@ def _add_recent(
         if delta.segment_id and view is None:
             container = objects.container(delta.object)
             reader = SegmentReader(delta.segment_id, container, container)
+            _check_fit(reader, spec, delta.rows)
             building.open(delta.segment_id, SegmentView(reader, delta, BitMap()))
         news.append(objects.changes(delta.object))
     return news

@@ -149,6 +149,18 @@ class SegmentContract:
         fill(upserts(_IDS))
         self.check(pipeline, Query(np.zeros(4, np.float32), 10, {"n": 1}))
 
+    @pytest.mark.parametrize("size", [3e38, 1e25, 1e-25, 1e-45])
+    def test_numbers_whose_squares_no_float32_holds_are_answered(self, pipeline, fill, size):
+        """Every finite vector may be written and asked for: as many rows as there are, each with a finite score."""
+        vectors = {key: np.sign(dense(number)) * np.float32(size) for number, key in enumerate(_IDS)}
+        fill([Upsert(key, vector.tobytes(), None, metadata({"n": 1})) for key, vector in vectors.items()])
+        snapshot = pipeline.fresh_snapshot()
+        for query in (vectors[_IDS[0]], -vectors[_IDS[1]], dense(200)):
+            for top_k in (1, 100, 1000):
+                hits = snapshot.search("films", SearchQuery(query, top_k))
+                assert len({hit.id for hit in hits}) == len(hits) == min(top_k, len(_IDS))
+                assert np.isfinite(np.array([hit.score for hit in hits], np.float32)).all()
+
     def test_records_come_back_as_they_were_written(self, pipeline, fill):
         """Vectors to the bit, sparse values, metadata, for hits and fetches."""
         events: list[Event] = [

@@ -17,7 +17,7 @@ from indexer.merge_policy import MergeOptions
 from indexer.segments import hnsw
 from indexer.segments.container import Container, pack
 from indexer.segments.engines import choose_engine, open_graph
-from indexer.segments.graph import GraphOptions, Links, codes_of, encode_codes, links_of, sections_of
+from indexer.segments.graph import NO_LINK, GraphOptions, Links, codes_of, encode_codes, links_of, sections_of
 from indexer.segments.native import SCAN, WALK, NativeGraph, slices_of
 from indexer.segments.scoring import ranks
 from indexer.snapshots.snapshot import Snapshot
@@ -338,3 +338,20 @@ def test_missing_engine_falls_back_loudly_unless_it_was_asked_for(monkeypatch, t
             choose_engine("native")
     finally:
         choose_engine.cache_clear()
+
+
+def test_extension_that_begins_at_dead_elements_only_is_built(vectors):
+    """What is dead may lead to nothing but what is dead: new rows near it are linked all the same."""
+    # An entry that lives, with a dead neighbour above; that one leads to another dead one and nowhere else.
+    none = NO_LINK
+    level0 = np.full((3, 4), none, np.uint32)
+    level0[:, 0] = [2, 2, 1]
+    upper = np.array([[1, none], [none, none]], np.uint32)
+    base = Links(level0, np.array([0, 1], np.uint32), np.array([0, 1, 2], np.uint32), upper, 0, 1)
+    rows = 60
+    matrix = np.concatenate([-vectors[:1], vectors[:1] + vectors[1:rows] / 100, vectors[:2] / 2])
+    job = GraphJob(spec(), GraphOptions(m=2), matrix, rows, Base(base, np.array([0, rows, rows + 1]), matrix[rows:]))
+    built = build_graph(job)
+    assert (built.links.level0[1:rows] != none).any(axis=1).all()
+    found = search(built.links, matrix, Metric.COSINE, vectors[0], rows=rows, top_k=rows)
+    assert sorted(found) == list(range(rows))

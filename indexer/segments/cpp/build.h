@@ -1,11 +1,13 @@
 // Building graphs with hnswlib's own algorithm, over its public members; links go in and out as columns.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -45,10 +47,16 @@ class Builder {
     Builder(const float* vectors, uint32_t elements, uint32_t dimension, uint32_t metric, uint32_t m,
             uint32_t ef_construction, uint32_t seed)
         : vectors_(vectors), elements_(elements), dimension_(dimension), metric_(metric), space_(dimension, metric),
-          index_(&space_, elements, m, ef_construction, seed) {}
+          index_(&space_, elements, m, ef_construction, seed), is_taken_(elements) {
+        // With one link per element the library's levels have no end.
+        if (m < 2 || m > 10000) throw std::invalid_argument("m");
+    }
 
     // Take over a graph whose element i is now number ids[i]; those numbered `rows` and up are dead.
     void load(const Graph& graph, const uint32_t* ids, uint32_t rows, uint32_t seed) {
+        if (index_.cur_element_count != 0 || graph.m0 != index_.maxM0_ || graph.m != index_.maxM_)
+            throw std::invalid_argument("graph");
+        take(ids, graph.elements);
         for (uint32_t element = 0; element < graph.elements; ++element) {
             char* at = index_.data_level0_memory_ + element * index_.size_data_per_element_;
             std::memset(at, 0, index_.size_data_per_element_);
@@ -58,7 +66,6 @@ class Builder {
             index_.element_levels_[element] = 0;
             // Counted at once: from here on the library frees what is allocated.
             index_.cur_element_count = element + 1;
-            if (ids[element] >= rows) index_.markDeletedInternal(element);
         }
         for (uint32_t at = 0; at < graph.upper; ++at) {
             const uint32_t element = graph.upper_nodes[at];
@@ -73,11 +80,13 @@ class Builder {
         }
         index_.enterpoint_node_ = graph.entry;
         index_.maxlevel_ = int(graph.top_level);
+        mark_dead(graph, ids, rows);
         // Started anew with the old seed it would give new elements the levels of the old ones.
         index_.level_generator_.seed(seed + graph.elements);
     }
 
     void add(const uint32_t* ids, uint32_t count, uint32_t threads) {
+        take(ids, count);
         // The first element of all becomes the entry: alone.
         std::atomic<uint32_t> next{0};
         if (count && index_.cur_element_count == 0) add_one(ids[next++]);
@@ -104,6 +113,7 @@ class Builder {
     }
 
     void measure(Graph& sizes) const {
+        if (index_.cur_element_count == 0) throw std::invalid_argument("nothing was added");
         sizes.elements = elements_;
         sizes.m0 = uint32_t(index_.maxM0_);
         sizes.m = uint32_t(index_.maxM_);
@@ -139,6 +149,46 @@ class Builder {
     }
 
  private:
+    // Every number once, and none from outside: they say where vectors are read and links are written.
+    void take(const uint32_t* ids, uint32_t count) {
+        for (uint32_t at = 0; at < count; ++at) {
+            if (ids[at] >= elements_ || is_taken_[ids[at]]) throw std::invalid_argument("ids");
+            is_taken_[ids[at]] = true;
+        }
+    }
+
+    // What the library marks is passed through and never linked to anew, and it reads wild where, at some level, it finds
+    // nothing but marked elements. So the entry stays unmarked, and what leads to no unmarked element at each of its
+    // levels: the lists of marked elements do not change, so that holds while others are added.
+    void mark_dead(const Graph& graph, const uint32_t* ids, uint32_t rows) {
+        constexpr int kPasses = 16;
+        std::vector<bool> is_marked(graph.elements);
+        for (uint32_t element = 0; element < graph.elements; ++element)
+            is_marked[element] = ids[element] >= rows && element != graph.entry;
+        std::vector<uint32_t> pending;
+        for (int level = index_.maxlevel_; level >= 0; --level) {
+            std::vector<bool> leads(graph.elements);
+            pending.clear();
+            for (uint32_t element = 0; element < graph.elements; ++element) {
+                leads[element] = !is_marked[element];
+                if (is_marked[element] && index_.element_levels_[element] >= level) pending.push_back(element);
+            }
+            const auto leads_on = [&](uint32_t element) -> bool {
+                const uint32_t* list = index_.get_linklist_at_level(element, level);
+                const uint32_t* end = list + 1 + index_.getListCount(const_cast<uint32_t*>(list));
+                return leads[element] = std::any_of(list + 1, end, [&](uint32_t to) { return leads[to]; });
+            };
+            size_t before = pending.size() + 1;
+            for (int pass = 0; pass < kPasses && pending.size() < before; ++pass) {
+                before = pending.size();
+                pending.erase(std::remove_if(pending.begin(), pending.end(), leads_on), pending.end());
+            }
+            for (const uint32_t element : pending) is_marked[element] = false;
+        }
+        for (uint32_t element = 0; element < graph.elements; ++element)
+            if (is_marked[element]) index_.markDeletedInternal(element);
+    }
+
     void add_one(uint32_t id) {
         std::vector<float> vector(dimension_);
         copy_vector(id, vector.data());
@@ -171,6 +221,7 @@ class Builder {
     const uint32_t elements_, dimension_, metric_;
     Space space_;
     mutable hnswlib::HierarchicalNSW<float> index_;
+    std::vector<bool> is_taken_;
 };
 
 }  // namespace freshet

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -55,7 +56,14 @@ inline float squared_distance(const float* a, const float* b, size_t dimension) 
     return total;
 }
 
-// A query over rows: `key` orders them (lower is nearer), `rank` is what the answer shows (higher is nearer).
+template <typename Number>
+Number number_or(Number number, Number other) {
+    return number == number ? number : other;
+}
+
+// A query over rows: `key` orders them (lower is nearer), `rank` is what the answer shows (higher is nearer). Neither is
+// ever NaN, whatever the vectors hold: heaps and sorts need an order. A product or a distance that is no number is the
+// worst there is; a cosine is 0 where a squared norm is 0 or more than a float32 holds.
 struct Ruler {
     const float* query;
     const float* vectors;
@@ -72,32 +80,30 @@ struct Ruler {
     const float* vector(size_t row) const { return vectors + row * dimension; }
 
     float key(size_t row) const {
-        if (metric == kEuclidean) return squared_distance(query, vector(row), dimension);
+        if (metric == kEuclidean) return number_or<float>(squared_distance(query, vector(row), dimension), INFINITY);
         const float product = dot(query, vector(row), dimension);
-        if (metric == kDotproduct) return finite(-product);
+        if (metric == kDotproduct) return number_or<float>(-product, INFINITY);
         const float norm = norms[row];
-        return norm > 0 ? -product / std::sqrt(norm) : 0;
+        return has_length(norm) ? number_or<float>(-product / std::sqrt(norm), 0) : 0;
     }
 
     double rank(size_t row) const {
-        if (metric == kEuclidean) return -double(squared_distance(query, vector(row), dimension));
+        if (metric == kEuclidean)
+            return number_or<double>(-squared_distance(query, vector(row), dimension), -INFINITY);
         const double product = dot(query, vector(row), dimension);
-        if (metric == kDotproduct) return product == product ? product : -INFINITY;
-        const double length = std::sqrt(double(norms[row]) * query_norm);
-        if (!(length > 0)) return 0;
-        const double cosine = product / length;
+        if (metric == kDotproduct) return number_or<double>(product, -INFINITY);
+        if (!has_length(norms[row]) || !(query_norm > 0)) return 0;
+        const double cosine = number_or<double>(product / std::sqrt(double(norms[row]) * query_norm), 0);
         return cosine > 1 ? 1 : cosine < -1 ? -1 : cosine;
     }
+
+    static bool has_length(float norm) { return norm > 0 && norm <= FLT_MAX; }
 
     void prefetch(size_t row) const {
         const char* begin = reinterpret_cast<const char*>(vector(row));
         const size_t bytes = dimension * sizeof(float);
         for (size_t at = 0; at < bytes && at < 1024; at += 64) __builtin_prefetch(begin + at);
     }
-
- private:
-    // An order needs numbers: inf - inf is none.
-    static float finite(float key) { return key == key ? key : INFINITY; }
 };
 
 // Vectors as one signed byte per number, a quarter of the memory to fetch, with a bound of what that costs: a scan over
@@ -121,6 +127,7 @@ struct CodedRuler {
     const Codes& codes;
     std::vector<int16_t> query;
     double query_scale = 1, query_length, query_error = 0;
+    double rounding, norm_most;
 
     CodedRuler(const Ruler& exact, const Codes& codes)
         : exact(exact), codes(codes), query(exact.dimension), query_length(std::sqrt(exact.query_norm)) {
@@ -135,40 +142,47 @@ struct CodedRuler {
             query_error += difference * difference;
         }
         query_error = std::sqrt(query_error);
-    }
-
-    double product_with(size_t row) const {
-        return dot(codes.bytes + row * exact.dimension, query.data(), exact.dimension) * query_scale *
-               codes.scales[row];
+        // What the additions of a float32 sum can lose, at worst all in one direction.
+        rounding = std::max(1e-5, (double(exact.dimension) / 3 + 32) * FLT_EPSILON / 2);
+        // Longer rows overflow a float32 on the way to the exact rank, shorter ones have lost digits.
+        const double length = exact.metric == kEuclidean ? std::sqrt(kMost) - query_length : kMost / query_length;
+        const bool is_usual = query_length == 0 || exact.query_norm > kLeastNorm;
+        norm_most = is_usual && length > 0 ? std::min(kMost, length * length) : 0;
     }
 
     // About what the exact ruler's key is.
     float key(size_t row) const {
-        const float product = float(product_with(row));
-        if (exact.metric == kDotproduct) return -product;
         const float norm = exact.norms[row];
-        if (exact.metric == kEuclidean) return norm - 2 * product + float(exact.query_norm);
-        return norm > 0 ? -product / std::sqrt(norm) : 0;
+        if (exact.metric == kCosine && !Ruler::has_length(norm)) return 0;
+        const float estimate = float(product(row));
+        if (exact.metric == kDotproduct) return number_or<float>(-estimate, INFINITY);
+        if (exact.metric == kEuclidean) return number_or<float>(norm - 2 * estimate + float(exact.query_norm), INFINITY);
+        return number_or<float>(-estimate / std::sqrt(norm), 0);
     }
 
-    // Return the rank of a row, wrong by at most `bound`.
+    // Return the rank of a row, wrong by at most `bound`, which is infinite where nothing is known.
     double rank(size_t row, double* bound) const {
-        const double product = product_with(row);
-        const double norm = exact.norms[row], length = std::sqrt(norm), error = codes.errors[row];
-        // Both differences of the product, and the rounding of the exact one.
-        *bound = query_length * error + query_error * (length + error) + 1e-5 * query_length * length;
-        if (exact.metric == kDotproduct) return product;
-        if (exact.metric == kEuclidean) {
-            *bound = 2 * *bound + 1e-5 * (norm + exact.query_norm);
-            return 2 * product - norm - exact.query_norm;
-        }
-        const double lengths = length * query_length;
-        if (!(lengths > 0)) {
+        const double norm = exact.norms[row], error = codes.errors[row];
+        if (exact.metric == kCosine && (!Ruler::has_length(exact.norms[row]) || !(query_length > 0))) {
             *bound = 0;
             return 0;
         }
-        *bound /= lengths;
-        return product / lengths;
+        const double estimate = product(row);
+        if (!(norm >= kLeastNorm && norm <= norm_most && error >= 0 && error <= FLT_MAX &&
+              std::fabs(estimate) <= DBL_MAX)) {
+            *bound = INFINITY;
+            return 0;
+        }
+        const double length = std::sqrt(norm);
+        // Both differences of the product, and the rounding of the exact one.
+        *bound = query_length * error + query_error * (length + error) + rounding * query_length * length + kLeast;
+        if (exact.metric == kDotproduct) return estimate;
+        if (exact.metric == kEuclidean) {
+            *bound = 2 * *bound + rounding * (norm + exact.query_norm);
+            return 2 * estimate - norm - exact.query_norm;
+        }
+        *bound /= length * query_length;
+        return estimate / (length * query_length);
     }
 
     void prefetch(size_t row) const {
@@ -176,6 +190,16 @@ struct CodedRuler {
         for (size_t at = 0; at < exact.dimension && at < 1024; at += 64) __builtin_prefetch(begin + at);
         __builtin_prefetch(codes.scales + row);
         __builtin_prefetch(exact.norms + row);
+    }
+
+ private:
+    // What products too small for a float32 add up to, at most.
+    static constexpr double kLeast = 1e-40;
+    static constexpr double kLeastNorm = 1e-30, kMost = 1e38;
+
+    double product(size_t row) const {
+        return dot(codes.bytes + row * exact.dimension, query.data(), exact.dimension) * query_scale *
+               codes.scales[row];
     }
 };
 

@@ -1,6 +1,7 @@
 // The C surface that indexer/segments/native.py calls. Nothing is thrown across it: calls return a code.
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "build.h"
 #include "pool.h"
@@ -10,7 +11,7 @@ using namespace freshet;
 
 namespace {
 
-enum Code : int32_t { kDone = 0, kOutOfMemory = 1, kFailed = 2, kUnsound = 3 };
+enum Code : int32_t { kDone = 0, kOutOfMemory = 1, kFailed = 2, kUnsound = 3, kMistaken = 4 };
 
 template <typename Work>
 int32_t guarded(Work work) {
@@ -18,6 +19,8 @@ int32_t guarded(Work work) {
         return work();
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
+    } catch (const std::invalid_argument&) {
+        return kMistaken;
     } catch (...) {
         return kFailed;
     }
@@ -30,7 +33,7 @@ void carry_out(Job* job) {
             Slice& slice = job->slices[at];
             slice.evaluated = slice.nanoseconds = 0;
             slice.found = 0;
-            search.add(slice, at);
+            if (job->wanted) search.add(slice, at);
         }
         bool is_tied = false;
         search.finish(&is_tied);

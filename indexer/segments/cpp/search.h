@@ -89,7 +89,8 @@ class Search {
     void add(Slice& slice, uint32_t number) {
         const auto begin = std::chrono::steady_clock::now();
         const Ruler ruler(query_, slice.vectors, slice.norms, dimension_, metric_);
-        if (slice.plan == kScan || !slice.graph)
+        // A graph of other rows would lead behind the mask.
+        if (slice.plan == kScan || !slice.graph || slice.graph->rows != slice.rows)
             scan(slice, number, ruler);
         else
             walk(slice, number, ruler);
@@ -208,8 +209,8 @@ class Search {
     template <typename Guide>
     static bool gather(Slice& slice, const Guide& guide, uint32_t enough, std::vector<uint32_t>& rows) {
         // What the walk misses is looked for with more candidates, at last by a scan: as many as there are come back.
-        for (uint64_t ef = std::max(slice.ef, enough); slice.evaluated < slice.budget; ef *= 2) {
-            Walk<Guide> walk(*slice.graph, guide, slice.mask, uint32_t(ef), slice.budget - slice.evaluated);
+        for (uint64_t ef = std::max({slice.ef, enough, 1u}); slice.evaluated < slice.budget; ef *= 2) {
+            Walk<Guide> walk(*slice.graph, guide, slice.mask, ef, slice.budget - slice.evaluated);
             const std::vector<Near>& best = walk.run();
             slice.evaluated += walk.evaluated();
             if (walk.is_complete() && best.size() >= enough) {

@@ -55,7 +55,7 @@ class Walk {
  public:
     // `mask` [rows] says which rows may be answers, null = all; elements beyond the rows never are.
     // It looks at about `budget` rows at most.
-    Walk(const Graph& graph, const Guide& guide, const uint8_t* mask, uint32_t ef, uint64_t budget)
+    Walk(const Graph& graph, const Guide& guide, const uint8_t* mask, uint64_t ef, uint64_t budget)
         : graph_(graph), guide_(guide), mask_(mask), ef_(ef), budget_(budget), scratch_(Scratch::own()) {
         scratch_.begin(graph.elements);
     }

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from compose.bootstrap import bodies_command, compiler_variables, engine_command, lock_blocks, stamp_of
+from compose.bootstrap import (
+    BUILD,
+    bodies_command,
+    compiler_variables,
+    engine_command,
+    library_headers,
+    lock_blocks,
+    stamp_of,
+)
+from indexer.segments.graph import GraphOptions, encode_codes
+from indexer.segments.native import SCAN, WALK, Engine, NativeGraph, slices_of
+from schemas.indexes import Metric
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -65,6 +80,34 @@ def test_native_code_is_compiled_with_the_flags_and_the_compiler_of_the_graph_li
         assert command[0] == ("python" if zig_python else "g++")
         assert set(variables["CXXFLAGS"].split()) <= set(command)
         assert Path(command[-1]).is_file()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_engine_of_the_packaged_compiler_builds_and_searches(tmp_path):
+    """Where there is no compiler, the pinned one makes an engine that finds every row; its first run takes minutes."""
+    headers = library_headers()
+    if headers is None:
+        pytest.skip("the graph library's headers are not there: `make venv` fetches them")
+    (tmp_path / "zig.txt").write_text(lock_blocks(LOCK)["ziglang"])
+    home, output = tmp_path / "zig", tmp_path / "engine.so"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    python = home / "bin" / "python"
+    install = ("pip", "install", "-q", "--python", python, "--no-deps", "--require-hashes", "-r", tmp_path / "zig.txt")
+    subprocess.run([BUILD / "uv" / "bin" / "uv", *install], check=True)
+    command = engine_command(compiler_variables(platform.machine(), zig_python=python), "", headers, output)
+    subprocess.run(command, check=True)
+    engine = Engine(output)
+    vectors = np.random.default_rng(1).standard_normal((500, 24)).astype(np.float32)
+    norms = np.einsum("ij,ij->i", vectors, vectors)
+    with engine.builder(vectors, Metric.COSINE, GraphOptions(threads=2), rows=500) as builder:
+        builder.add(np.arange(500, dtype=np.uint32))
+        graph = NativeGraph(engine, builder.links(), 500, 0, encode_codes(vectors))
+    for plan in (SCAN, WALK):
+        numbers = (500, 500, plan, 100, 2**32 - 1)
+        places = (vectors.ctypes.data, norms.ctypes.data, 0, graph.address, graph.codes_address)
+        slices = slices_of([(*places, *numbers)])
+        assert [engine.search(slices, query, Metric.COSINE, 1)[0]["row"][0] for query in vectors] == list(range(500))
 
 
 def test_stamp_changes_with_what_the_environment_is_made_from(tmp_path):
