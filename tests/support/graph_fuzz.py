@@ -48,7 +48,10 @@ _SHAPES = [
 _WORDS = [0, 1, 2, 2**31 - 1, 2**31, NO_LINK - 1, NO_LINK]
 _FLOATS = np.array([0, -0.0, 1, np.nan, np.inf, -np.inf, 3e38, -3e38, 2e19, 1e-20, 1e-30, 1e-42, -1e-45], np.float32)
 _FLOAT_SECTIONS = ("vectors", "norms", "code_scales", "code_errors")
+_LINK_SECTIONS = ["graph_links", "graph_head", "graph_upper_nodes", "graph_upper_starts", "graph_upper_links"]
 _SEARCHES = 6
+# One build in so many trials.
+_BUILDS = 4
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,10 @@ class Damage:
             name = str(rng.choice(list(part)))
             kinds: list[Callable[[Ground, Sections, str], None]]
             kinds = [self.turn_bytes, self.put_words, self.put_floats, self.cut, self.exchange, self.relink]
-            if rng.random() < 0.05:
+            if rng.random() < 0.4:
+                # Links are what leads outside, above all those of the few elements that every walk begins with.
+                self.put_words(ground, sections[2], str(rng.choice(_LINK_SECTIONS)))
+            elif rng.random() < 0.05:
                 counts[at] = max(0, counts[at] + int(rng.integers(-2, 3)))
             else:
                 kinds[rng.integers(len(kinds))](ground, part, name)
@@ -182,7 +188,9 @@ class Damage:
             count = int(self._rng.integers(1, len(words) + 1)) if len(words) else 0
             nodes = part["graph_upper_nodes"]
             uppers = nodes[: len(nodes) // 4 * 4].view(np.uint32)
-            choice = np.append(np.arange(ground.elements) if key == "graph_links" else uppers, NO_LINK)
+            # Above level 0 at times to elements that are not there: a walk would look for lists that they do not have.
+            is_any = key == "graph_links" or self._rng.random() < 0.5
+            choice = np.append(np.arange(ground.elements) if is_any else uppers, NO_LINK)
             words[self._rng.integers(0, len(words), count)] = self._rng.choice(choice, count)
 
 
@@ -330,7 +338,8 @@ def run(engine: Engine, seed: int, seconds: float, trials_max: int) -> Counter[s
         while time.monotonic() < end and counts["trials"] < trials_max:
             counts["trials"] += 1
             ground = damage.some(grounds[rng.integers(len(grounds))])
-            build(engine, rng)
+            if counts["trials"] % _BUILDS == 0:
+                build(engine, rng)
             try:
                 reader = opened(engine, ground)
             except CorruptData:
