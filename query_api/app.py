@@ -88,12 +88,7 @@ def create_app(deps: ApiDeps) -> Program:
     search_threads = ThreadPoolExecutor(options.search_threads, "search")
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
-    reads = Reads(
-        threads=search_threads,
-        options=options.reads,
-        freshness=options.freshness,
-        native_threads=options.search_threads,
-    )
+    reads = _reads(options, search_threads)
     writes = Writes(
         deps.publisher,
         clock_ms=deps.clock_ms,
@@ -148,6 +143,15 @@ def host_of(spec: IndexSpec, options: ApiOptions) -> str:
     """Return the host that clients are told to reach an index by; not by a port that this server could not bind."""
     template = options.host_template if spec.port in options.index_ports else options.portless_host_template
     return template.format(port=spec.port, name=spec.name, control_port=options.control_port)
+
+
+def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:
+    return Reads(
+        threads=threads,
+        options=options.reads,
+        freshness=options.freshness,
+        native_threads=options.search_threads,
+    )
 
 
 def _serving_parts(deps: ApiDeps, metrics: ApiMetrics, threads: ThreadPoolExecutor) -> ServingParts:

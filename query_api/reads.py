@@ -318,7 +318,7 @@ def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None
 
 def _search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question) -> float:
     """Return about how many nanoseconds a question takes."""
-    cost_ns = snapshot.search_ns(name, dimension=dimension, top_k=question.top_k)
+    cost_ns = snapshot.plan(name, dimension, question.top_k).cost_ns
     if question.where is None:
         return cost_ns
     # Masks of all rows; and rows that were never rolled up have no columns: their documents are read.

@@ -149,7 +149,7 @@ class Snapshot:
     def begin(self, name: str, query: SearchQuery) -> Search:
         """Return a search that was planned and not carried out yet; `hits` takes what it finds."""
         if query.where is None and query.vector.any():
-            prepared = self._plan(name, len(query.vector), query.top_k)
+            prepared = self.plan(name, len(query.vector), query.top_k)
         else:
             prepared = self.searcher.prepare(self.slices(name), query)
         return self.searcher.begin(prepared, query, self.metric)
@@ -164,11 +164,7 @@ class Snapshot:
         metric = self.metric
         return [Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[:top_k]]
 
-    def search_ns(self, name: str, *, dimension: int, top_k: int) -> float:
-        """Return about how many nanoseconds a search takes, without what a filter saves or costs."""
-        return self._plan(name, dimension, top_k).cost_ns
-
-    def _plan(self, name: str, dimension: int, top_k: int) -> Prepared:
+    def plan(self, name: str, dimension: int, top_k: int) -> Prepared:
         """Return the plan of every search without a filter for a vector that is not zero."""
         key = (name, top_k)
         prepared = self._plans.get(key)
