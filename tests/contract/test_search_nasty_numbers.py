@@ -20,6 +20,7 @@ from indexer.segments.search import NativeSearch, SearchQuery, StockSearch
 from indexer.segments.view import SegmentView
 from schemas.indexes import Metric
 from schemas.manifest import GRAPH, ObjectRef, SegmentEntry
+from tests.support.engines import searched
 
 _EDGES = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, 1e-30, 1e-20, 1e-15, 1e15, 1e18, 2e19, 1e30, 3.4e38, -3.4e38]
 _MAGNITUDES = [1e-45, 1e-40, 1e-30, 1e-22, 1e-15, 1e-6, 1.0, 1e6, 1e15, 1e18, 1e19, 1e25, 1e38]
@@ -139,7 +140,7 @@ def test_both_engines_answer_with_the_ranks_of_float64_where_it_tells_them_apart
         slack = slack_of(metric, matrix.astype(np.float64), query.astype(np.float64))
     for searcher in (NativeSearch(choose_engine("native")), StockSearch()):
         asked = SearchQuery(query, top_k)
-        found = searcher.search(searcher.prepare([(view, part)], asked), asked, metric)
+        found = searched(searcher, [(view, part)], asked, metric)
         rows = found.hits["row"].astype(np.int64)
         assert len(rows) >= min(top_k, np.count_nonzero(view.alive))
         assert view.alive[rows].all()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 
 from indexer.segments import planner, search
+from indexer.segments.search import Found, Part, Searcher, SearchQuery
+from schemas.indexes import Metric
 
-__all__ = ["ENGINES", "walks_always"]
+__all__ = ["ENGINES", "searched", "walks_always"]
 
 ENGINES = ("native", "stock")
 
@@ -28,3 +31,10 @@ def walks_always(patch: pytest.MonkeyPatch) -> list[int]:
     patch.setattr(planner, "_RISK", 0)
     patch.setattr(search, "plan_slice", counted)
     return walks
+
+
+def searched(searcher: Searcher, parts: Sequence[Part], query: SearchQuery, metric: Metric) -> Found:
+    """Plan a search of the slices `parts`, carry it out, and return what it found."""
+    under_way = searcher.begin(searcher.prepare(parts, query), query, metric)
+    under_way.run()
+    return under_way.found()

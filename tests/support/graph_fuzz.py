@@ -30,6 +30,7 @@ from indexer.segments.view import SegmentView
 from schemas.errors import CorruptData
 from schemas.indexes import Metric
 from schemas.manifest import GRAPH, ObjectRef, SegmentEntry
+from tests.support.engines import searched
 
 Sections = dict[str, Any]
 # Metric, dimension, links per element, rows, dead elements: tiny, odd, flat and with upper levels.
@@ -222,7 +223,7 @@ def search_snapshot(engine: Engine, ground: Ground, reader: SegmentReader, rng: 
         return
     query = SearchQuery(query_of(rng, ground), int(rng.choice([1, 10, 1000])))
     searcher = NativeSearch(engine)
-    hits = searcher.search(searcher.prepare([(view, part)], query), query, ground.metric).hits
+    hits = searched(searcher, [(view, part)], query, ground.metric).hits
     check(hits, view.alive, query.top_k)
     for row in hits["row"].tolist():
         reader.id_bytes(row)
