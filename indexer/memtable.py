@@ -16,6 +16,7 @@ import orjson
 from pyroaring import BitMap
 
 from indexer.filtering import SliceColumns
+from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.rows import Rows
 from indexer.segments.view import AppliedPatch, SegmentView
 from indexer.snapshots.snapshot import Snapshot
@@ -199,7 +200,7 @@ class Memtable:
         for view, rows in self._matching(item.namespace, where):
             matched += len(rows)
             if isinstance(event, UpdateWhere):
-                self._patch(view, BitMap(rows.tolist()), item.offset, event.set_metadata)
+                self._patch(view, bitmap_of(rows), item.offset, event.set_metadata)
             else:
                 self._kill(view, rows, item.offset)
         own = self._rows.get(item.namespace, {})
@@ -224,7 +225,7 @@ class Memtable:
             mask = view.matching(part, where, pending=pending.patches if pending is not None else ())
             rows = (np.flatnonzero(mask) + part.start).astype(np.uint32)
             if pending is not None and pending.dead and len(rows):
-                rows = rows[~np.isin(rows, np.asarray(pending.dead.to_array(), np.uint32))]
+                rows = rows_of(bitmap_of(rows) - pending.dead).astype(np.uint32)
             if len(rows):
                 yield view, rows
 
@@ -262,7 +263,7 @@ class Memtable:
     def _kill(self, view: SegmentView, rows: npt.NDArray[np.uint32], offset: int) -> None:
         pending = self._pending.setdefault(view.segment_id, _Pending())
         pending.kills.append((rows, offset))
-        pending.dead.update(rows.tolist())
+        pending.dead |= bitmap_of(rows)
 
     def _patch(self, view: SegmentView, rows: BitMap, offset: int, set_metadata: bytes) -> None:
         pending = self._pending.setdefault(view.segment_id, _Pending())

@@ -14,6 +14,7 @@ import orjson
 from pyroaring import BitMap
 
 from indexer.graphs import Base, GraphJob, build_graph
+from indexer.segments.column_writer import lay_out_columns
 from indexer.segments.container import Container, pack
 from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, sections_of
 from indexer.segments.reader import SegmentReader
@@ -150,6 +151,7 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
     present = np.unique(np.concatenate([s.namespace[wanted[s.namespace]] for s in sources]))
     rows = _gather(sources, chosen, wanted, present, [names[i].decode() for i in present.tolist()])
     records, vectors, permutation = lay_out(rows)
+    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()])
     place = np.empty(total, np.uint32)
     place[permutation] = np.arange(total, dtype=np.uint32)
     at = 0

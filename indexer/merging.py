@@ -15,6 +15,7 @@ from pyroaring import BitMap
 from indexer.merge_policy import MergePlan, SegmentSize, plan_graphs, plan_rollup, plan_settling
 from indexer.merger import MergeInput, MergeJob, MergeResult, Moves
 from indexer.partition import PartitionIndexer
+from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.container import pack
 from indexer.segments.view import SegmentView
 from indexer.snapshots.opener import OUTCOMES_KEPT_MS, fold_changes
@@ -298,8 +299,8 @@ def _move(landed: SegmentChanges, moves: Moves, output: int, segment_id: int) ->
     here = moves.output[at] == output
     patches = []
     for patch in landed.patches:
-        rows = np.asarray(BitMap.deserialize(patch.rows).to_array(), np.int64)
+        rows = rows_of(BitMap.deserialize(patch.rows))
         rows = rows[moves.output[rows] == output]
         if len(rows):
-            patches.append(replace(patch, rows=BitMap(moves.row[rows].tolist()).serialize()))
+            patches.append(replace(patch, rows=bitmap_of(moves.row[rows]).serialize()))
     return SegmentChanges(segment_id, moves.row[at[here]], landed.killed_offsets[here], tuple(patches))

@@ -82,8 +82,11 @@ class Container:
         return self._data[section.offset : section.offset + section.size_bytes]
 
     def column(self, name: str, dtype: str) -> npt.NDArray[Any]:
-        """Return a section as a one-dimensional array of `dtype`, read-only, in place."""
-        return np.frombuffer(self.blob(name), dtype)
+        """Return a section as a one-dimensional array of `dtype`, read-only, in place. Raises `CorruptData`."""
+        data = self.blob(name)
+        if len(data) % np.dtype(dtype).itemsize:
+            raise CorruptData(f"Section {name} is not a column of numbers: it has {len(data)} bytes.")
+        return np.frombuffer(data, dtype)
 
 
 def _array_bytes(array: npt.NDArray[Any]) -> memoryview:

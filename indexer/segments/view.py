@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 from pyroaring import BitMap
 
+from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.reader import SegmentReader, Slice
 from schemas.changes import Patch, SegmentChanges
 from schemas.filters import Filter
@@ -79,7 +80,7 @@ class SegmentView:
         """Which rows are alive: bool [rows]."""
         mask = np.ones(self.reader.rows, np.bool_)
         if self.dead:
-            mask[np.asarray(self.dead.to_array(), np.int64)] = False
+            mask[rows_of(self.dead)] = False
         return mask
 
     def alive_in(self, part: Slice) -> npt.NDArray[np.bool_]:
@@ -92,7 +93,7 @@ class SegmentView:
         mask = np.ones(part.end - part.start, np.bool_)
         dead = self.dead & BitMap(range(part.start, part.end))
         if dead:
-            mask[np.asarray(dead.to_array(), np.int64) - part.start] = False
+            mask[rows_of(dead) - part.start] = False
         return mask
 
     @cached_property
@@ -116,7 +117,7 @@ class SegmentView:
         if not later.any() and not patches:
             return self
         rows = changes.killed_rows[later]
-        dead = self.dead | BitMap(rows.tolist())
+        dead = self.dead | bitmap_of(rows)
         applied = tuple(map(applied_patch, patches))
         kept = SegmentChanges(changes.segment_id, rows, changes.killed_offsets[later], tuple(patches))
         return SegmentView(self.reader, self.source, dead, (*self.changes, kept), self.patches + applied)
@@ -138,7 +139,7 @@ class SegmentView:
         starts = self.reader.starts.astype(np.int64)
         counts: npt.NDArray[np.int64] = np.diff(starts)
         if self.dead:
-            dead = np.asarray(self.dead.to_array(), np.int64)
+            dead = rows_of(self.dead)
             counts = counts - np.bincount(np.searchsorted(starts, dead, "right") - 1, minlength=len(counts))
         return counts
 
@@ -168,7 +169,8 @@ class SegmentView:
         if where is None:
             return alive
         patches = _clip((*self.patches, *pending), part)
-        mask: npt.NDArray[np.bool_] = self.reader.columns(part).mask(where, patches) & alive
+        mask = self.reader.mask(part, where, patches)
+        mask &= alive
         return mask
 
     def ids(self, part: Slice, *, prefix: bytes, after: bytes | None) -> Iterator[bytes]:
@@ -205,7 +207,7 @@ class _Ids(Sequence[bytes]):
 def _clip(patches: Sequence[AppliedPatch], part: Slice) -> list[tuple[npt.NDArray[np.int64], Mapping[str, object]]]:
     inside = []
     for patch in patches:
-        rows = np.asarray(patch.rows.to_array(), np.int64)
+        rows = rows_of(patch.rows)
         rows = rows[(rows >= part.start) & (rows < part.end)] - part.start
         if len(rows):
             inside.append((rows, patch.document))
