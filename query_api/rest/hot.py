@@ -38,8 +38,8 @@ class HotRoutes:
         """Search one namespace."""
         namespace, question, consistency = decode_query(call.body)
         wanted = wanted_of(call.headers, consistency)
-        matches, shown = await self._reads.query(call.index, namespace, question, wanted)
-        return Answer(200, encode_query(matches, namespace), read_headers(shown))
+        result, shown = await self._reads.query(call.index, namespace, question, wanted)
+        return Answer(200, encode_query(result, namespace), read_headers(shown))
 
     async def fetch(self, call: Call) -> Answer:
         """Return records by id."""
