@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,19 @@ import orjson
 
 from schemas.filters import And, Exists, Filter, OneOf, Or, Range, RangeOperator, fields_of
 
-__all__ = ["Leaf", "Mask", "Patch", "SliceColumns", "evaluate", "matches", "number_bounds"]
+__all__ = ["Leaf", "Mask", "Patch", "SliceColumns", "evaluate", "holds", "matches", "number_bounds"]
 
 Mask = npt.NDArray[np.bool_]
 Leaf = OneOf | Range | Exists
-# Row numbers, and the document that was merged over the metadata of these rows.
-Patch = tuple[npt.NDArray[np.integer], Mapping[str, object]]
+
+
+class Patch(Protocol):
+    """What was set on some rows after they were written."""
+
+    def apply(self, leaf: Leaf, found: Mask) -> None:
+        """Write into `found` for those rows on which the leaf's field was set whether they match."""
+
+
 # Documents parsed at a time: enough to make the call's cost vanish, few enough to stay small in memory.
 _CHUNK_ROWS = 4096
 # Where the bound lies among ascending numbers that equal it.
@@ -44,15 +51,15 @@ def matches(where: Filter, document: Mapping[str, object]) -> bool:
             return any(matches(part, document) for part in parts)
         case _:
             if where.field in document:
-                return _holds(where, document[where.field])
+                return holds(where, document[where.field])
             return isinstance(where, Exists) and not where.present
 
 
 def evaluate(where: Filter, mask_of: Callable[[Leaf], Mask], patches: Sequence[Patch] = ()) -> Mask:
     """Return a new bool [rows]: which rows match, where `mask_of` returns a new one for a leaf.
 
-    `patches` are in offset order: each document is merged over the metadata of exactly its rows before the filter is
-    evaluated. The cost is that of the filter plus the patched rows, never of a row at a time.
+    `patches` are in offset order: each is merged over the metadata of exactly its rows before the filter is evaluated.
+    The cost is that of the filter plus the patched rows, never of a row at a time.
     """
     match where:
         case And(parts):
@@ -68,9 +75,8 @@ def evaluate(where: Filter, mask_of: Callable[[Leaf], Mask], patches: Sequence[P
         case _:
             found = mask_of(where)
             # A leaf looks at one field, and a patch replaces the whole field: the last one on a row decides.
-            for rows, document in patches:
-                if where.field in document:
-                    found[rows] = _holds(where, document[where.field])
+            for patch in patches:
+                patch.apply(where, found)
             return found
 
 
@@ -80,8 +86,8 @@ def number_bounds(numbers: npt.NDArray[np.float64], operator: RangeOperator, bou
     return (0, place) if operator in (RangeOperator.LT, RangeOperator.LTE) else (place, len(numbers))
 
 
-def _holds(leaf: Leaf, value: object) -> bool:
-    """Return whether a field that is present matches."""
+def holds(leaf: Leaf, value: object) -> bool:
+    """Return whether a field that is present, with `value`, matches."""
     match leaf:
         case Exists(_, present):
             return present

@@ -12,13 +12,13 @@ from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from pyroaring import BitMap
 
 from indexer.filtering import SliceColumns
 from indexer.segments.bitmaps import bitmap_of, rows_of
+from indexer.segments.patches import NO_PATCHES, AppliedPatch, Patches
 from indexer.segments.rows import Rows
-from indexer.segments.view import AppliedPatch, SegmentView
+from indexer.segments.view import SegmentView
 from indexer.snapshots.snapshot import Snapshot
 from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, SegmentChanges
 from schemas.errors import Code
@@ -64,7 +64,9 @@ class _Pending:
 
     dead: BitMap = field(default_factory=BitMap)
     kills: list[tuple[npt.NDArray[np.uint32], int]] = field(default_factory=list)
-    patches: list[AppliedPatch] = field(default_factory=list)
+    patches: list[Patch] = field(default_factory=list)
+    # What they come to.
+    patched: Patches = NO_PATCHES
 
 
 class Memtable:
@@ -188,9 +190,8 @@ class Memtable:
         record = view.record(row)
         metadata = record.metadata
         pending = self._pending.get(view.segment_id)
-        for patch in pending.patches if pending is not None else ():
-            if row in patch.rows:
-                metadata = merge_metadata(metadata, patch.encoded)
+        if pending is not None:
+            metadata = pending.patched.metadata(row, metadata)
         values = b"" if record.values is None else record.values.astype("<f4").tobytes()
         return _Row(values, record.sparse, metadata, 0, 0)
 
@@ -222,7 +223,7 @@ class Memtable:
             return
         for view, part in list(self._base.slices(name)):
             pending = self._pending.get(view.segment_id)
-            mask = view.matching(part, where, pending=pending.patches if pending is not None else ())
+            mask = view.matching(part, where, pending=pending.patched if pending is not None else NO_PATCHES)
             rows = (np.flatnonzero(mask) + part.start).astype(np.uint32)
             if pending is not None and pending.dead and len(rows):
                 rows = rows_of(bitmap_of(rows) - pending.dead).astype(np.uint32)
@@ -267,7 +268,8 @@ class Memtable:
 
     def _patch(self, view: SegmentView, rows: BitMap, offset: int, set_metadata: bytes) -> None:
         pending = self._pending.setdefault(view.segment_id, _Pending())
-        pending.patches.append(AppliedPatch(offset, rows, orjson.loads(set_metadata), set_metadata))
+        pending.patches.append(Patch(offset, rows.serialize(), set_metadata))
+        pending.patched = pending.patched.with_patches([AppliedPatch(rows, set_metadata)])
 
 
 def _sealed(segment_id: int, pending: _Pending) -> SegmentChanges:
@@ -280,5 +282,5 @@ def _sealed(segment_id: int, pending: _Pending) -> SegmentChanges:
         segment_id,
         rows[order],
         offsets[order],
-        tuple(Patch(patch.offset, patch.rows.serialize(), patch.encoded) for patch in pending.patches),
+        tuple(pending.patches),
     )

@@ -58,6 +58,8 @@ class SegmentReader:
         self.segment_id = segment_id
         self.rows = records.rows
         self.graph = graph
+        # For who opens the segment again when only its records were written anew.
+        self.vector_container = vectors
         self.dimension = vectors.dimension
         self.hashes = records.column("hash", "<u8")
         self.order = records.column("order", "<u4")

@@ -20,6 +20,7 @@ _LEAST = {
     "log cuts": 10,
     "rollup merges": 50,
     "graph merges": 50,
+    "records written anew": 20,
     "graph walks": 20,
     "dead letters": 50,
     "collected": 50,

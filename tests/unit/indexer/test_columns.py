@@ -43,9 +43,9 @@ def test_mask_agrees_with_matching_one_document_at_a_time(rows_and_patches, filt
     if not documents:
         return
     merged = list(documents)
-    for rows, patch in patches:
-        for row in rows:
-            merged[row] = merge_metadata(merged[row], canonical_metadata(patch))
+    for patch in patches:
+        for row in patch.rows:
+            merged[row] = merge_metadata(merged[row], canonical_metadata(patch.document))
     columns = opened(documents)
     for where in filters:
         agreed(columns, documents, where)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.merge_policy import MergeOptions, MergePlan, SegmentSize, plan_graphs, plan_rollup, plan_settling
+from indexer.merge_policy import (
+    MergeOptions,
+    MergePlan,
+    SegmentSize,
+    plan_graphs,
+    plan_metadata,
+    plan_rollup,
+    plan_settling,
+)
 from schemas.limits import RECENT_DELTAS_MAX
 
 _OPTIONS = MergeOptions(rollup_deltas=4, rollup_rows=1000, graph_rows_min=100, graph_rows_max=1000, dead_share_max=0.2)
@@ -103,6 +111,34 @@ def test_quiet_partition_joins_the_graphs_of_a_namespace(flats, graphs, locked, 
     """One large graph answers faster than several smaller ones, up to the largest size."""
     plan = plan_settling(flats, graphs, _OPTIONS, locked=locked)
     assert (None if plan is None else (plan.inputs, set(plan.graph_namespaces))) == wanted
+
+
+def patched(number: int, rows: int, patched_rows: int, tiers: int = 1) -> SegmentSize:
+    return SegmentSize(number, rows, rows, "a", {}, patched_rows, tiers)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "locked", "wanted"),
+    [
+        ([], [], None),
+        ([patched(1, 100, 0, 0)], [], None),
+        # Of a small segment the number counts, of a large one the share.
+        ([patched(1, 100, 50)], [], None),
+        ([patched(1, 100, 51)], [], 1),
+        ([patched(1, 1000, 100)], [], None),
+        ([patched(1, 1000, 101)], [], 1),
+        ([patched(1, 1_000_000, 0, 8)], [], None),
+        ([patched(1, 1_000_000, 0, 9)], [], 1),
+        ([patched(1, 1000, 101), patched(2, 1000, 102)], [], 2),
+        ([patched(1, 1000, 101), patched(2, 1000, 102)], [2], 1),
+        ([patched(1, 1000, 101)], [1], None),
+    ],
+)
+def test_records_are_written_anew_where_metadata_changed_much(sizes, locked, wanted):
+    """Changes do not pile up for ever, and are not written out for a few."""
+    options = MergeOptions(patched_rows_min=50, patched_share_max=0.1, patch_tiers_max=8)
+    plan = plan_metadata(sizes, options, locked=locked)
+    assert plan == (None if wanted is None else MergePlan((wanted,), is_metadata_only=True))
 
 
 @pytest.mark.parametrize("number", [0, RECENT_DELTAS_MAX])
