@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "distance.h"
@@ -174,19 +175,40 @@ class Search {
 
     void walk(Slice& slice, uint32_t number, const Ruler& ruler) {
         const uint32_t enough = std::min(wanted_, slice.allowed);
+        const double share = slice.mask ? double(slice.allowed) / slice.rows : 0;
+        std::vector<uint32_t> seeds;
         // What the walk misses is looked for with more candidates, at last by a scan: as many as there are come back.
         for (uint64_t ef = std::max(slice.ef, enough); slice.evaluated < slice.budget; ef *= 2) {
-            Walk walk(*slice.graph, ruler, slice.mask, uint32_t(ef), slice.budget - slice.evaluated);
+            Walk walk(*slice.graph, ruler, slice.mask, uint32_t(ef), slice.budget - slice.evaluated, share * kAstray);
             const std::vector<Near>& best = walk.run();
             slice.evaluated += walk.evaluated();
             if (walk.is_complete() && best.size() >= enough) {
                 keep(best, slice, number, ruler);
                 return;
             }
-            if (ef >= slice.allowed) break;
+            for (const Near& near : best) seeds.push_back(near.element);
+            if (!walk.is_complete() || ef >= slice.allowed) break;
         }
+        if (share >= kInside && walk_inside(slice, number, ruler, std::move(seeds))) return;
         slice.plan = kScan;
         scan(slice, number, ruler);
+    }
+
+    // What is near the query was left out by the mask. Where most rows are allowed their part of the graph holds
+    // together: walk within it, from allowed rows all over it and from those that were met already.
+    bool walk_inside(Slice& slice, uint32_t number, const Ruler& ruler, std::vector<uint32_t> seeds) {
+        for (uint64_t at = 0; at < kSeeds; ++at) {
+            uint64_t row = at * slice.rows / kSeeds;
+            while (row < slice.rows && !slice.mask[row]) ++row;
+            if (row < slice.rows) seeds.push_back(uint32_t(row));
+        }
+        const uint32_t ef = std::max(slice.ef, std::min(wanted_, slice.allowed)) * kInsideWidth;
+        Walk walk(*slice.graph, ruler, slice.mask, ef, uint64_t(slice.budget) * kInsideWidth);
+        const std::vector<Near>& best = walk.run_inside(seeds);
+        slice.evaluated += walk.evaluated();
+        if (!walk.is_complete() || best.size() < std::min(ef, slice.allowed)) return false;
+        keep(best, slice, number, ruler);
+        return true;
     }
 
     void keep(const std::vector<Near>& best, Slice& slice, uint32_t number, const Ruler& ruler) {
@@ -199,6 +221,12 @@ class Search {
         hits_.resize(kept);
         slice.found = uint32_t(kept - begin);
     }
+
+    // Of the share of allowed rows: a walk that meets fewer is astray. Share from which on allowed rows hold together.
+    static constexpr double kAstray = 0.25, kInside = 0.25;
+    // Rows from which a walk within the allowed ones begins, and how much wider it is than others.
+    static constexpr uint64_t kSeeds = 256;
+    static constexpr uint32_t kInsideWidth = 3;
 
     const float* query_;
     const uint32_t dimension_, metric_, wanted_;
