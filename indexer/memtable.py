@@ -65,8 +65,20 @@ class _Pending:
     dead: BitMap = field(default_factory=BitMap)
     kills: list[tuple[npt.NDArray[np.uint32], int]] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
-    # What they come to.
-    patched: Patches = NO_PATCHES
+    # What they come to, without those that nobody had to know of yet.
+    _applied: Patches = NO_PATCHES
+    _waiting: list[AppliedPatch] = field(default_factory=list)
+
+    def patch(self, rows: BitMap, offset: int, set_metadata: bytes) -> None:
+        self.patches.append(Patch(offset, rows.serialize(), set_metadata))
+        self._waiting.append(AppliedPatch(rows, set_metadata))
+
+    def patched(self) -> Patches:
+        """Return what the patches come to."""
+        if self._waiting:
+            self._applied = self._applied.with_patches(self._waiting)
+            self._waiting.clear()
+        return self._applied
 
 
 class Memtable:
@@ -191,7 +203,7 @@ class Memtable:
         metadata = record.metadata
         pending = self._pending.get(view.segment_id)
         if pending is not None:
-            metadata = pending.patched.metadata(row, metadata)
+            metadata = pending.patched().metadata(row, metadata)
         values = b"" if record.values is None else record.values.astype("<f4").tobytes()
         return _Row(values, record.sparse, metadata, 0, 0)
 
@@ -223,7 +235,7 @@ class Memtable:
             return
         for view, part in list(self._base.slices(name)):
             pending = self._pending.get(view.segment_id)
-            mask = view.matching(part, where, pending=pending.patched if pending is not None else NO_PATCHES)
+            mask = view.matching(part, where, pending=pending.patched() if pending is not None else NO_PATCHES)
             rows = (np.flatnonzero(mask) + part.start).astype(np.uint32)
             if pending is not None and pending.dead and len(rows):
                 rows = rows_of(bitmap_of(rows) - pending.dead).astype(np.uint32)
@@ -267,9 +279,7 @@ class Memtable:
         pending.dead |= bitmap_of(rows)
 
     def _patch(self, view: SegmentView, rows: BitMap, offset: int, set_metadata: bytes) -> None:
-        pending = self._pending.setdefault(view.segment_id, _Pending())
-        pending.patches.append(Patch(offset, rows.serialize(), set_metadata))
-        pending.patched = pending.patched.with_patches([AppliedPatch(rows, set_metadata)])
+        self._pending.setdefault(view.segment_id, _Pending()).patch(rows, offset, set_metadata)
 
 
 def _sealed(segment_id: int, pending: _Pending) -> SegmentChanges:
