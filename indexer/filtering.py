@@ -2,14 +2,15 @@
 
 Semantics (DESIGN: frozen, since a replay evaluates them again): a missing field matches nothing but `$exists: false`;
 types are strict (1, true and "1" differ), numbers are float64; on a list of strings a positive operator matches where
-any element does, a negated one where no element equals an operand. `SliceColumns.mask` and `matches` agree.
+any element does, a negated one where no element equals an operand. `SliceColumns.mask` and `matches` agree, and so do
+the columns that lie in segments (`indexer.segments.columns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,19 @@ import orjson
 
 from schemas.filters import And, Exists, Filter, OneOf, Or, Range, RangeOperator, fields_of
 
-__all__ = ["Mask", "Patch", "SliceColumns", "matches"]
+__all__ = ["Leaf", "Mask", "Patch", "SliceColumns", "evaluate", "holds", "matches", "number_bounds"]
 
 Mask = npt.NDArray[np.bool_]
-# Row numbers, and the document that was merged over the metadata of these rows.
-Patch = tuple[npt.NDArray[np.integer], Mapping[str, object]]
+Leaf = OneOf | Range | Exists
+
+
+class Patch(Protocol):
+    """What was set on some rows after they were written."""
+
+    def apply(self, leaf: Leaf, found: Mask) -> None:
+        """Write into `found` for those rows on which the leaf's field was set whether they match."""
+
+
 # Documents parsed at a time: enough to make the call's cost vanish, few enough to stay small in memory.
 _CHUNK_ROWS = 4096
 # Where the bound lies among ascending numbers that equal it.
@@ -42,12 +51,43 @@ def matches(where: Filter, document: Mapping[str, object]) -> bool:
             return any(matches(part, document) for part in parts)
         case _:
             if where.field in document:
-                return _holds(where, document[where.field])
+                return holds(where, document[where.field])
             return isinstance(where, Exists) and not where.present
 
 
-def _holds(leaf: OneOf | Range | Exists, value: object) -> bool:
-    """Return whether a field that is present matches."""
+def evaluate(where: Filter, mask_of: Callable[[Leaf], Mask], patches: Sequence[Patch] = ()) -> Mask:
+    """Return a new bool [rows]: which rows match, where `mask_of` returns a new one for a leaf.
+
+    `patches` are in offset order: each is merged over the metadata of exactly its rows before the filter is evaluated.
+    The cost is that of the filter plus the patched rows, never of a row at a time.
+    """
+    match where:
+        case And(parts):
+            found = evaluate(parts[0], mask_of, patches)
+            for part in parts[1:]:
+                found &= evaluate(part, mask_of, patches)
+            return found
+        case Or(parts):
+            found = evaluate(parts[0], mask_of, patches)
+            for part in parts[1:]:
+                found |= evaluate(part, mask_of, patches)
+            return found
+        case _:
+            found = mask_of(where)
+            # A leaf looks at one field, and a patch replaces the whole field: the last one on a row decides.
+            for patch in patches:
+                patch.apply(where, found)
+            return found
+
+
+def number_bounds(numbers: npt.NDArray[np.float64], operator: RangeOperator, bound: float) -> tuple[int, int]:
+    """Return which of ascending `numbers` are in a range: from, up to."""
+    place = int(np.searchsorted(numbers, bound, side=_SIDES[operator]))
+    return (0, place) if operator in (RangeOperator.LT, RangeOperator.LTE) else (place, len(numbers))
+
+
+def holds(leaf: Leaf, value: object) -> bool:
+    """Return whether a field that is present, with `value`, matches."""
     match leaf:
         case Exists(_, present):
             return present
@@ -98,16 +138,15 @@ class _Column:
     true_rows: npt.NDArray[np.uint32]
     false_rows: npt.NDArray[np.uint32]
 
-    def mask(self, leaf: OneOf | Range | Exists) -> Mask:
+    def mask(self, leaf: Leaf) -> Mask:
         """Return a new mask of the rows that match."""
         match leaf:
             case Exists(_, present):
                 return self.present.copy() if present else ~self.present
             case Range(_, operator, bound):
                 found = np.zeros(len(self.present), dtype=np.bool_)
-                place = int(np.searchsorted(self.numbers, bound, side=_SIDES[operator]))
-                below = operator in (RangeOperator.LT, RangeOperator.LTE)
-                found[self.number_rows[:place] if below else self.number_rows[place:]] = True
+                begin, end = number_bounds(self.numbers, operator, bound)
+                found[self.number_rows[begin:end]] = True
                 return found
             case OneOf():
                 found = np.zeros(len(self.present), dtype=np.bool_)
@@ -198,33 +237,9 @@ class SliceColumns:
         self.rows = len(documents)
 
     def mask(self, where: Filter, patches: Sequence[Patch] = ()) -> Mask:
-        """Return a new bool [rows]: which rows match.
-
-        `patches` are in offset order: each document is merged over the metadata of exactly its rows before the filter
-        is evaluated. The cost is that of the filter plus the patched rows, never of a row at a time.
-        """
+        """Return a new bool [rows]: which rows match; see `evaluate`."""
         self._build(fields_of(where))
-        return self._mask(where, patches)
-
-    def _mask(self, where: Filter, patches: Sequence[Patch]) -> Mask:
-        match where:
-            case And(parts):
-                found = self._mask(parts[0], patches)
-                for part in parts[1:]:
-                    found &= self._mask(part, patches)
-                return found
-            case Or(parts):
-                found = self._mask(parts[0], patches)
-                for part in parts[1:]:
-                    found |= self._mask(part, patches)
-                return found
-            case _:
-                found = self._columns[where.field].mask(where)
-                # A leaf looks at one field, and a patch replaces the whole field: the last one on a row decides.
-                for rows, document in patches:
-                    if where.field in document:
-                        found[rows] = _holds(where, document[where.field])
-                return found
+        return evaluate(where, lambda leaf: self._columns[leaf.field].mask(leaf), patches)
 
     def _build(self, fields: frozenset[str]) -> None:
         missing = [field for field in fields if field not in self._columns]

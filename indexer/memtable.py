@@ -12,12 +12,13 @@ from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from pyroaring import BitMap
 
 from indexer.filtering import SliceColumns
+from indexer.segments.bitmaps import bitmap_of, rows_of
+from indexer.segments.patches import NO_PATCHES, AppliedPatch, Patches
 from indexer.segments.rows import Rows
-from indexer.segments.view import AppliedPatch, SegmentView
+from indexer.segments.view import SegmentView
 from indexer.snapshots.snapshot import Snapshot
 from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, SegmentChanges
 from schemas.errors import Code
@@ -63,7 +64,21 @@ class _Pending:
 
     dead: BitMap = field(default_factory=BitMap)
     kills: list[tuple[npt.NDArray[np.uint32], int]] = field(default_factory=list)
-    patches: list[AppliedPatch] = field(default_factory=list)
+    patches: list[Patch] = field(default_factory=list)
+    # What they come to, without those that nobody had to know of yet.
+    _applied: Patches = NO_PATCHES
+    _waiting: list[AppliedPatch] = field(default_factory=list)
+
+    def patch(self, rows: BitMap, offset: int, set_metadata: bytes) -> None:
+        self.patches.append(Patch(offset, rows.serialize(), set_metadata))
+        self._waiting.append(AppliedPatch(rows, set_metadata))
+
+    def patched(self) -> Patches:
+        """Return what the patches come to."""
+        if self._waiting:
+            self._applied = self._applied.with_patches(self._waiting)
+            self._waiting.clear()
+        return self._applied
 
 
 class Memtable:
@@ -187,9 +202,8 @@ class Memtable:
         record = view.record(row)
         metadata = record.metadata
         pending = self._pending.get(view.segment_id)
-        for patch in pending.patches if pending is not None else ():
-            if row in patch.rows:
-                metadata = merge_metadata(metadata, patch.encoded)
+        if pending is not None:
+            metadata = pending.patched().metadata(row, metadata)
         values = b"" if record.values is None else record.values.astype("<f4").tobytes()
         return _Row(values, record.sparse, metadata, 0, 0)
 
@@ -199,7 +213,7 @@ class Memtable:
         for view, rows in self._matching(item.namespace, where):
             matched += len(rows)
             if isinstance(event, UpdateWhere):
-                self._patch(view, BitMap(rows.tolist()), item.offset, event.set_metadata)
+                self._patch(view, bitmap_of(rows), item.offset, event.set_metadata)
             else:
                 self._kill(view, rows, item.offset)
         own = self._rows.get(item.namespace, {})
@@ -221,10 +235,10 @@ class Memtable:
             return
         for view, part in list(self._base.slices(name)):
             pending = self._pending.get(view.segment_id)
-            mask = view.matching(part, where, pending=pending.patches if pending is not None else ())
+            mask = view.matching(part, where, pending=pending.patched() if pending is not None else NO_PATCHES)
             rows = (np.flatnonzero(mask) + part.start).astype(np.uint32)
             if pending is not None and pending.dead and len(rows):
-                rows = rows[~np.isin(rows, np.asarray(pending.dead.to_array(), np.uint32))]
+                rows = rows_of(bitmap_of(rows) - pending.dead).astype(np.uint32)
             if len(rows):
                 yield view, rows
 
@@ -262,11 +276,10 @@ class Memtable:
     def _kill(self, view: SegmentView, rows: npt.NDArray[np.uint32], offset: int) -> None:
         pending = self._pending.setdefault(view.segment_id, _Pending())
         pending.kills.append((rows, offset))
-        pending.dead.update(rows.tolist())
+        pending.dead |= bitmap_of(rows)
 
     def _patch(self, view: SegmentView, rows: BitMap, offset: int, set_metadata: bytes) -> None:
-        pending = self._pending.setdefault(view.segment_id, _Pending())
-        pending.patches.append(AppliedPatch(offset, rows, orjson.loads(set_metadata), set_metadata))
+        self._pending.setdefault(view.segment_id, _Pending()).patch(rows, offset, set_metadata)
 
 
 def _sealed(segment_id: int, pending: _Pending) -> SegmentChanges:
@@ -279,5 +292,5 @@ def _sealed(segment_id: int, pending: _Pending) -> SegmentChanges:
         segment_id,
         rows[order],
         offsets[order],
-        tuple(Patch(patch.offset, patch.rows.serialize(), patch.encoded) for patch in pending.patches),
+        tuple(pending.patches),
     )

@@ -4,7 +4,8 @@ Three kinds of merges run beside each other. A roll-up turns recent deltas and s
 segment; it is always quick, since publishes wait for it where a manifest is full. A graph merge takes the rows of
 namespaces that have grown past a threshold out of the flat segments and gives each a graph, joined with those of its
 graphs that are not much larger than what joins them: it extends the largest one, so that a row is inserted into few
-graphs. A flat merge joins large flat segments of like size. A segment with too many dead rows is rewritten alone.
+graphs. A rewrite joins large flat segments of like size; or it writes a flat segment with too many dead rows anew; or,
+of a segment with many metadata changes, the records alone, with the same row numbers: its vectors and graph stay.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from dataclasses import dataclass, field
 
 from schemas.limits import RECENT_DELTAS_MAX
 
-__all__ = ["MergeOptions", "MergePlan", "SegmentSize", "plan_flats", "plan_graphs", "plan_rollup", "plan_settling"]
+__all__ = [
+    "MergeOptions",
+    "MergePlan",
+    "SegmentSize",
+    "plan_flats",
+    "plan_graphs",
+    "plan_metadata",
+    "plan_rollup",
+    "plan_settling",
+]
 
 # A graph is joined with rows of which it is at most so many times the number.
 _GRAPH_RATIO = 2
@@ -33,6 +43,8 @@ class MergeOptions:
     rows outside of graphs gets a graph; graphs hold up to `graph_rows_max` rows; a segment with more than
     `dead_share_max` dead rows is rewritten. A partition that took no event for `settle_seconds` is quiet: then the
     graphs of a namespace are joined, since one large graph answers faster than several smaller ones.
+    The records of a segment are written anew where more than `patched_rows_min` single rows, and more than
+    `patched_share_max` of all, changed their metadata, or where there are more than `patch_tiers_max` tiers of changes.
     """
 
     rollup_deltas: int = 16
@@ -41,6 +53,9 @@ class MergeOptions:
     graph_rows_max: int = 1_000_000
     dead_share_max: float = 0.2
     settle_seconds: float = 10.0
+    patched_rows_min: int = 1_024
+    patched_share_max: float = 1 / 16
+    patch_tiers_max: int = 64
 
     def __post_init__(self) -> None:
         """Refuse numbers that would let a manifest grow without bound."""
@@ -58,6 +73,9 @@ class SegmentSize:
     namespace: str = ""
     # Live rows of those namespaces that may deserve a graph; empty for graphs.
     large: dict[str, int] = field(default_factory=dict)
+    # Metadata changes of single rows, and tiers of changes of either kind (`indexer.segments.patches`).
+    patched_rows: int = 0
+    patch_tiers: int = 0
 
     @property
     def dead_share(self) -> float:
@@ -67,11 +85,15 @@ class SegmentSize:
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """Segments that become one; rows of `graph_namespaces` get graphs. `deltas` recent deltas are rolled up with it."""
+    """Segments that become one; rows of `graph_namespaces` get graphs. `deltas` recent deltas are rolled up with it.
+
+    With `is_metadata_only` the one input keeps its rows, vectors and graph, and gets new records.
+    """
 
     inputs: tuple[int, ...]
     deltas: int = 0
     graph_namespaces: frozenset[str] = frozenset()
+    is_metadata_only: bool = False
 
 
 def plan_rollup(
@@ -180,6 +202,25 @@ def plan_settling(
             inputs = [size.segment_id for size in tails]
             return MergePlan((*inputs, *joined), graph_namespaces=frozenset([name]))
     return None
+
+
+def plan_metadata(
+    sizes: Sequence[SegmentSize], options: MergeOptions, *, locked: Collection[int] = ()
+) -> MergePlan | None:
+    """Plan to write out the metadata changes of the segment that has most of them; None where none has many."""
+    due = [
+        size
+        for size in sizes
+        if size.segment_id not in locked
+        and (
+            size.patched_rows > max(options.patched_rows_min, options.patched_share_max * size.rows)
+            or size.patch_tiers > options.patch_tiers_max
+        )
+    ]
+    if not due:
+        return None
+    most = max(due, key=lambda size: (size.patched_rows, size.patch_tiers))
+    return MergePlan((most.segment_id,), is_metadata_only=True)
 
 
 def _free(flats: Sequence[SegmentSize], options: MergeOptions, locked: Collection[int]) -> list[SegmentSize]:

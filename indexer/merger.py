@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from pyroaring import BitMap
 
 from indexer.graphs import Base, GraphJob, build_graph
+from indexer.segments.column_writer import lay_out_columns
 from indexer.segments.container import Container, pack
 from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, sections_of
+from indexer.segments.patches import Patches
 from indexer.segments.reader import SegmentReader
-from indexer.segments.rows import Rows, Sections, lay_out
-from indexer.segments.view import AppliedPatch, SegmentView
+from indexer.segments.rows import Rows, Sections, lay_out, lay_out_metadata
+from indexer.segments.view import SegmentView
 from indexer.snapshots.store import Store, new_object_name
-from schemas.changes import Patch
 from schemas.errors import CorruptData
 from schemas.indexes import IndexSpec
 from schemas.manifest import FLAT, GRAPH, ObjectRef, SegmentEntry
@@ -36,7 +36,7 @@ class MergeInput:
     records: ObjectRef
     vectors: ObjectRef
     dead: bytes
-    patches: tuple[Patch, ...]
+    patches: Patches
     graph: ObjectRef | None = None
 
 
@@ -56,6 +56,8 @@ class MergeJob:
     dead_share_max: float = 0.2
     # It may take long: it is carried out beside the process that folds, not inside it.
     is_large: bool = False
+    # The entry of the only input, where nothing but its records is written anew.
+    rewritten: SegmentEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class _Merging:
 
 def run_merge(store: Store, job: MergeJob) -> MergeResult:
     """Merge. Raises `CorruptData` where an input is damaged, `StoreUnavailable`."""
+    if job.rewritten is not None:
+        return _rewrite(store, job, job.rewritten)
     views = [_open(store, item) for item in job.inputs]
     names = sorted({name for view in views for name in view.reader.names})
     sources = [_source(store, item, view, names) for item, view in zip(job.inputs, views, strict=True)]
@@ -115,6 +119,27 @@ def run_merge(store: Store, job: MergeJob) -> MergeResult:
     return MergeResult(tuple(outputs), tuple(moves))
 
 
+def _rewrite(store: Store, job: MergeJob, entry: SegmentEntry) -> MergeResult:
+    """Write the records of one segment anew, with their patches and new columns; every row keeps its number.
+
+    The dead keep theirs too, without metadata: whoever commits carries all kills over.
+    """
+    (item,) = job.inputs
+    records = _container(store, item.records)
+    vectors = records if item.vectors == item.records else Container(store.open(item.vectors, verify=False))
+    reader = SegmentReader(item.segment_id, records, vectors)
+    view = SegmentView(reader, entry, BitMap.deserialize(item.dead), (), item.patches)
+    metadata = [view.metadata(row) if is_alive else b"" for row, is_alive in enumerate(view.alive.tolist())]
+    kept = [name for name in records if not name.startswith(("metadata_", "filter_"))]
+    sections: Sections = {name: records.column(name, "u1") for name in kept}
+    sections |= lay_out_metadata(metadata) | lay_out_columns(metadata)
+    name = new_object_name(job.spec.index_id, job.partition, "records")
+    ref = store.put(name, pack(sections, rows=records.rows, dimension=records.dimension))
+    output = replace(entry, records=ref, changes=(), dead_rows=len(view.dead))
+    moves = Moves(np.zeros(records.rows, np.int32), np.arange(records.rows, dtype=np.uint32))
+    return MergeResult((output,), (moves,))
+
+
 def _container(store: Store, ref: ObjectRef) -> Container:
     # A merge gives what it reads new digests: damage since it was opened would never be found again.
     return Container(store.open(ref, verify=True), name=ref.name)
@@ -123,13 +148,9 @@ def _container(store: Store, ref: ObjectRef) -> Container:
 def _open(store: Store, item: MergeInput) -> SegmentView:
     records = _container(store, item.records)
     vectors = records if item.vectors == item.records else _container(store, item.vectors)
-    patches = tuple(
-        AppliedPatch(p.offset, BitMap.deserialize(p.rows), orjson.loads(p.set_metadata), p.set_metadata)
-        for p in item.patches
-    )
     entry = SegmentEntry(item.segment_id, FLAT, item.records, item.vectors, None, records.rows)
     reader = SegmentReader(item.segment_id, records, vectors)
-    return SegmentView(reader, entry, BitMap.deserialize(item.dead), (), patches)
+    return SegmentView(reader, entry, BitMap.deserialize(item.dead), (), item.patches)
 
 
 def _source(store: Store, item: MergeInput, view: SegmentView, names: Sequence[bytes]) -> _Source:
@@ -157,6 +178,7 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
     present = np.unique(np.concatenate([s.namespace[wanted[s.namespace]] for s in sources]))
     rows = _gather(sources, chosen, wanted, present, [names[i].decode() for i in present.tolist()])
     records, vectors, permutation = lay_out(rows)
+    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()])
     place = np.empty(total, np.uint32)
     place[permutation] = np.arange(total, dtype=np.uint32)
     at = 0

@@ -12,21 +12,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pyroaring import BitMap
 
-from indexer.merge_policy import MergePlan, SegmentSize, plan_flats, plan_graphs, plan_rollup, plan_settling
+from indexer.merge_policy import (
+    MergePlan,
+    SegmentSize,
+    plan_flats,
+    plan_graphs,
+    plan_metadata,
+    plan_rollup,
+    plan_settling,
+)
 from indexer.merger import MergeInput, MergeJob, MergeResult, Moves
 from indexer.partition import PartitionIndexer
+from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.container import pack
 from indexer.segments.view import SegmentView
 from indexer.snapshots.opener import OUTCOMES_KEPT_MS, fold_changes
 from indexer.snapshots.store import new_object_name
-from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, Patch, SegmentChanges, merge_namespaces
-from schemas.errors import CommitConflict
+from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, SegmentChanges, merge_namespaces
+from schemas.errors import CommitConflict, CorruptData
 from schemas.manifest import DeltaRef, ObjectRef, SegmentEntry, SegmentTable, encode_table
 
 __all__ = ["LANES", "Merges"]
 
 # Kinds of merges, in the order in which they choose their inputs: one of each may be under way.
-LANES = ("rollup", "graph", "flat")
+LANES = ("rollup", "graph", "rewrite")
 
 # Objects with changes of one segment, or with namespace rows, before they are folded into one.
 _LISTED_MAX = 8
@@ -84,6 +93,7 @@ class Merges:
             deltas,
             self._partition.options.merge.dead_share_max,
             is_large=lane != "rollup",
+            rewritten=_entry(snapshot.segment_set.by_number[plan.inputs[0]]) if plan.is_metadata_only else None,
         )
         self._running[lane] = job
         self._partition.step("merge.after_freeze")
@@ -128,13 +138,14 @@ class Merges:
         locked = {item.segment_id for job in self._running.values() for item in job.inputs}
         is_dense = bool(self._partition.spec.dimension)
         flats = self._flats(options.graph_rows_min // 16 if is_dense else None)
-        if lane == "flat":
-            return plan_flats(flats, options, locked=locked)
         if lane == "rollup":
             deltas = [delta.rows for delta in snapshot.manifest.recent]
             is_idle = is_dense and "graph" not in self._running
             return plan_rollup(deltas, flats, options, locked=locked, is_quiet=is_quiet, is_builder_idle=is_idle)
         graphs = [_size(view, {}) for view in snapshot.views if view.in_graph]
+        if lane == "rewrite":
+            plan = plan_flats(flats, options, locked=locked)
+            return plan or plan_metadata([*graphs, *flats], options, locked=locked)
         plan = plan_graphs(flats, graphs, options, locked=locked)
         return plan_settling(flats, graphs, options, locked=locked) if plan is None and is_quiet else plan
 
@@ -160,6 +171,9 @@ class Merges:
             if view is None:
                 raise CommitConflict(f"Segment {item.segment_id} is gone: the merge was overtaken.")
             landed = fold_changes(item.segment_id, view.changes, from_offset=job.frozen_offset)
+            if job.rewritten is not None:
+                # All rows keep their places, those too that were dead when it was frozen.
+                landed = replace(fold_changes(item.segment_id, view.changes), patches=landed.patches)
             for at, entry in enumerate(outputs):
                 moved = _move(landed, moves, at, entry.segment_id)
                 if len(moved.killed_rows) or moved.patches:
@@ -183,12 +197,12 @@ class Merges:
         read = [partition.opener.changes(delta.object) for delta in rolled]
         touched = {change.segment_id for changes in read for change in changes.segments}
         segments = list(carried)
+        # Objects with changes that stay listed beside what is written now.
+        beside: dict[int, tuple[ObjectRef, ...]] = {}
         for entry in kept:
             if entry.segment_id in touched:
-                parts = [change for changes in read for change in changes.segments]
-                parts = [change for change in parts if change.segment_id == entry.segment_id]
-                full = len(entry.changes) >= _LISTED_MAX
-                segments.append(fold_changes(entry.segment_id, views[entry.segment_id].changes if full else parts))
+                folded, beside[entry.segment_id] = self._entry_changes(entry, read)
+                segments.append(folded)
         namespaces, lists = self._namespace_rows(read)
         letters = self._dead_letters(read)
         outcomes = self._outcomes(rolled)
@@ -199,7 +213,11 @@ class Merges:
         list_ref = partition.put_changes(Changes(namespaces=namespaces)) if namespaces else None
         named = {change.segment_id for change in segments}
         entries = [
-            _with_changes(entry, views.get(entry.segment_id), ref if entry.segment_id in named else None)
+            _with_changes(
+                replace(entry, changes=beside.get(entry.segment_id, entry.changes)),
+                views.get(entry.segment_id),
+                ref if entry.segment_id in named else None,
+            )
             for entry in (*kept, *outputs)
         ]
         table = SegmentTable(
@@ -209,6 +227,21 @@ class Merges:
             ref if outcomes else None,
         )
         return table, [item for item in (ref, list_ref) if item is not None]
+
+    def _entry_changes(
+        self, entry: SegmentEntry, read: Sequence[Changes]
+    ) -> tuple[SegmentChanges, tuple[ObjectRef, ...]]:
+        """Return what to write of a segment's changes, and the older objects with such that stay beside it.
+
+        They are joined as segments are, so that a stream of changes costs the logarithm of their number.
+        """
+        number, refs = entry.segment_id, entry.changes
+        first = len(refs) if len(refs) < _LISTED_MAX else _joined_from(refs)
+        if not first and refs:
+            return fold_changes(number, self._partition.snapshot.segment_set.by_number[number].changes), ()
+        told = [*(self._partition.opener.changes(ref) for ref in refs[first:]), *read]
+        parts = [change for changes in told for change in changes.segments if change.segment_id == number]
+        return fold_changes(number, parts), refs[:first]
 
     def _namespace_rows(self, read: Sequence[Changes]) -> tuple[tuple[NamespaceRow, ...], tuple[ObjectRef, ...]]:
         """Return the namespace rows to write, and the older lists that stay beside them.
@@ -221,11 +254,7 @@ class Merges:
         lists = snapshot.table.namespaces
         if not rows or len(lists) < _LISTED_MAX:
             return tuple(rows), lists
-        first = len(lists) - 1
-        joined_bytes = lists[first].size_bytes
-        while first and lists[first - 1].size_bytes <= 2 * joined_bytes:
-            first -= 1
-            joined_bytes += lists[first].size_bytes
+        first = _joined_from(lists)
         if first:
             older = [self._partition.opener.changes(ref).namespaces for ref in lists[first:]]
             return tuple(merge_namespaces([*older, rows]).values()), lists[:first]
@@ -262,13 +291,19 @@ def _listed(
     return own if told and len(old) >= _LISTED_MAX else (*old, *own)
 
 
+def _joined_from(refs: Sequence[ObjectRef]) -> int:
+    """Return from which on `refs` are joined: the last one, and those that are not much larger than what joins them."""
+    first = len(refs) - 1
+    joined_bytes = refs[first].size_bytes
+    while first and refs[first - 1].size_bytes <= 2 * joined_bytes:
+        first -= 1
+        joined_bytes += refs[first].size_bytes
+    return first
+
+
 def _with_changes(entry: SegmentEntry, view: SegmentView | None, ref: ObjectRef | None) -> SegmentEntry:
-    changes = entry.changes
-    if ref is not None:
-        changes = (ref,) if len(changes) >= _LISTED_MAX else (*changes, ref)
-    dead_rows = len(view.dead) if view is not None else 0
-    if changes is entry.changes and dead_rows == entry.dead_rows:
-        return entry
+    changes = entry.changes if ref is None else (*entry.changes, ref)
+    dead_rows = len(view.dead) if view is not None else entry.dead_rows
     return replace(entry, changes=changes, dead_rows=dead_rows)
 
 
@@ -288,16 +323,31 @@ def _large_namespaces(view: SegmentView, least: int) -> dict[str, int]:
 
 def _size(view: SegmentView, large: dict[str, int]) -> SegmentSize:
     namespace = view.source.namespace if isinstance(view.source, SegmentEntry) else ""
-    return SegmentSize(view.segment_id, view.reader.rows, view.live_rows, namespace, large)
+    patched = view.patches
+    return SegmentSize(
+        view.segment_id,
+        view.reader.rows,
+        view.live_rows,
+        namespace,
+        large,
+        patched_rows=patched.single_rows,
+        patch_tiers=len(patched.tiers),
+    )
+
+
+def _entry(view: SegmentView) -> SegmentEntry:
+    """Return how the table names a segment. Raises `CorruptData` for one that it does not name."""
+    if not isinstance(view.source, SegmentEntry):
+        raise CorruptData(f"Segment {view.segment_id} is not in the table: its metadata is not written anew.")
+    return view.source
 
 
 def _freeze(view: SegmentView) -> MergeInput:
     source = view.source
     records = source.records if isinstance(source, SegmentEntry) else source.object
     vectors = source.vectors if isinstance(source, SegmentEntry) else None
-    patches = tuple(Patch(p.offset, p.rows.serialize(), p.encoded) for p in view.patches)
     graph = source.graph if isinstance(source, SegmentEntry) else None
-    return MergeInput(view.segment_id, records, vectors or records, view.dead.serialize(), patches, graph)
+    return MergeInput(view.segment_id, records, vectors or records, view.dead.serialize(), view.patches, graph)
 
 
 def _move(landed: SegmentChanges, moves: Moves, output: int, segment_id: int) -> SegmentChanges:
@@ -306,8 +356,8 @@ def _move(landed: SegmentChanges, moves: Moves, output: int, segment_id: int) ->
     here = moves.output[at] == output
     patches = []
     for patch in landed.patches:
-        rows = np.asarray(BitMap.deserialize(patch.rows).to_array(), np.int64)
+        rows = rows_of(BitMap.deserialize(patch.rows))
         rows = rows[moves.output[rows] == output]
         if len(rows):
-            patches.append(replace(patch, rows=BitMap(moves.row[rows].tolist()).serialize()))
+            patches.append(replace(patch, rows=bitmap_of(moves.row[rows]).serialize()))
     return SegmentChanges(segment_id, moves.row[at[here]], landed.killed_offsets[here], tuple(patches))

@@ -12,6 +12,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from indexer.segments.search import SliceReport
 from indexer.snapshots.snapshot import Hit, SearchQuery, Snapshot
 from query_api.freshness import (
     Freshness,
@@ -38,6 +39,7 @@ __all__ = [
     "NamespaceInfo",
     "NamespacePage",
     "PartitionFreshness",
+    "QueryResult",
     "Question",
     "ReadOptions",
     "Reads",
@@ -68,7 +70,10 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query: by `vector` (float32 [d]), by the `id` of a record, or by `sparse`."""
+    """A query: by `vector` (float32 [d]), by the `id` of a record, or by `sparse`.
+
+    `explain` asks how each segment was searched, too.
+    """
 
     top_k: int
     vector: npt.NDArray[np.float32] | None = None
@@ -77,6 +82,7 @@ class Question:
     where: Filter | None = None
     include_values: bool = False
     include_metadata: bool = False
+    explain: bool = False
 
 
 class Match(NamedTuple):
@@ -85,6 +91,14 @@ class Match(NamedTuple):
     id: str
     score: float
     record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Matches, best first, and how each segment was searched: empty where nothing was, None where nobody asked."""
+
+    matches: list[Match]
+    explain: Sequence[SliceReport] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +161,7 @@ class Reads:
 
     async def query(
         self, index: ServedIndex, namespace: str, question: Question, wanted: Wanted
-    ) -> tuple[list[Match], Shown]:
+    ) -> tuple[QueryResult, Shown]:
         """Return the best matches of a namespace, best first; none where it does not exist.
 
         Raises `InvalidRequest`, and what `snapshot_of` raises.
@@ -160,7 +174,9 @@ class Reads:
         if question.vector is not None and self._is_light(question):
             search = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
             await self._searches.carry_out(search.cost_ns, search)
-            return _matches(snapshot, snapshot.hits(search.found(), question.top_k), question), shown
+            found = search.found()
+            matches = _matches(snapshot, snapshot.hits(found, question.top_k), question)
+            return QueryResult(matches, found.reports if question.explain else None), shown
         cost_ns = _search_ns(snapshot, name, index.spec.dimension, question)
         return await self._searches.run(cost_ns, _search, snapshot, name, question), shown
 
@@ -325,15 +341,15 @@ def _search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question
     return _FILTERED * cost_ns + _MASK_ROW_NS * snapshot.live_rows + _DOCUMENT_NS * snapshot.tail_rows_of(name)
 
 
-def _search(snapshot: Snapshot, name: str, question: Question) -> list[Match]:
+def _search(snapshot: Snapshot, name: str, question: Question) -> QueryResult:
     vector = question.vector
     if question.id is not None:
         record = snapshot.fetch(name, [question.id]).get(question.id)
         vector = None if record is None else record.values
     if vector is None:
-        return []
-    hits = snapshot.search(name, SearchQuery(vector, question.top_k, question.where))
-    return _matches(snapshot, hits, question)
+        return QueryResult([], () if question.explain else None)
+    hits, reports = snapshot.search_explained(name, SearchQuery(vector, question.top_k, question.where))
+    return QueryResult(_matches(snapshot, hits, question), reports if question.explain else None)
 
 
 def _matches(snapshot: Snapshot, hits: Sequence[Hit], question: Question) -> list[Match]:

@@ -77,6 +77,10 @@ class Container:
         """Say whether there is a section of that name."""
         return name in self._sections
 
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of all sections, in the order in which they were written."""
+        return iter(self._sections)
+
     def blob(self, name: str) -> memoryview:
         """Return the bytes of a section; an absent one is empty."""
         section = self._sections.get(name)

@@ -18,9 +18,10 @@ _CODED_NS, _CODED_APART_NS = 0.06, 0.1
 _SCANNED_NS, _SCANNED_APART_NS = 0.16, 0.16
 # Rows looked at by a walk over n rows: per candidate, and per doubling of n.
 _PER_CANDIDATE, _PER_DOUBLING = 12.5, 25
-# What a walk finds may lie behind rows that a filter leaves out: it is begun where it promises to be this much cheaper
-# than a scan of what is left, and given up for one after this many times the rows that were expected.
-_RISK = 1.7
+# What a walk looks for may lie behind rows that a filter leaves out. It is begun where it promises to be this much
+# cheaper, and given up after this many times the rows that were expected: for a walk among the allowed rows where they
+# hold together, else for a scan (`search.h`).
+_RISK = 1.2
 _PATIENCE = 2
 # Candidates per wanted row, from which on more rows than usual are wanted.
 _CANDIDATES_PER_ROW = 1.5

@@ -9,18 +9,22 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from indexer.filtering import SliceColumns
+from indexer.filtering import Mask, Patch, SliceColumns
+from indexer.segments.columns import SegmentColumns
 from indexer.segments.container import Container
 from indexer.segments.names import NameColumn
 from indexer.segments.rows import hash_ids
 from indexer.segments.soundness import check_ends, check_hashes, check_order, check_slices
 from schemas.errors import CorruptData
+from schemas.filters import Filter
 from schemas.records import Sparse
 
 __all__ = ["GraphReader", "SegmentReader", "Slice"]
 
-# Filter columns kept per segment, in slices: enough for the hot namespaces of one flat segment.
+# Slices of which columns made from documents are kept, per segment: enough for the hot namespaces of one flat segment.
 _COLUMNS_KEPT_MAX = 64
+# A slice of less than one row in so many is filtered by its documents: numbers are not sorted by namespace.
+_SMALL_SLICES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class SegmentReader:
         self.segment_id = segment_id
         self.rows = records.rows
         self.graph = graph
+        # For who opens the segment again when only its records were written anew.
+        self.vector_container = vectors
         self.dimension = vectors.dimension
         self.hashes = records.column("hash", "<u8")
         self.order = records.column("order", "<u4")
@@ -86,6 +92,8 @@ class SegmentReader:
         self.vectors_address = self.vectors.ctypes.data
         self.norms_address = self.norms.ctypes.data
         self._check()
+        has_columns = "filter_head" in records
+        self._filter_columns = SegmentColumns(records, self.rows, self.metadata) if has_columns else None
 
     def _check(self) -> None:
         segment, rows, count = f"Segment {self.segment_id}", self.rows, len(self.names)
@@ -154,12 +162,18 @@ class SegmentReader:
             return None
         return Sparse(self._sparse_indices[begin:end], self._sparse_values[begin:end])
 
-    def columns(self, part: Slice) -> SliceColumns:
-        """Return the filter columns of a namespace's rows, made at first use and kept while they are in use."""
+    def mask(self, part: Slice, where: Filter, patches: Sequence[Patch] = ()) -> Mask:
+        """Return a new bool [end - start]: which rows of `part` match; `patches` count rows from its first.
+
+        By the columns that a merge wrote; where there are none, or they are far larger than the slice, by columns made
+        from its documents at first use.
+        """
+        if self._filter_columns is not None and (part.end - part.start) * _SMALL_SLICES >= self.rows:
+            return self._filter_columns.mask(where, part.start, part.end, patches)
         columns = self._columns.get(part.number)
         if columns is None:
             columns = SliceColumns([self.metadata(row) for row in range(part.start, part.end)])
             if len(self._columns) >= _COLUMNS_KEPT_MAX:
                 self._columns.clear()
             self._columns[part.number] = columns
-        return columns
+        return columns.mask(where, patches)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from schemas.records import Sparse
 
-__all__ = ["Rows", "Sections", "hash_ids", "lay_out"]
+__all__ = ["Rows", "Sections", "hash_ids", "lay_out", "lay_out_metadata"]
 
 Sections = dict[str, "bytes | npt.NDArray[Any]"]
 
@@ -55,7 +55,6 @@ def lay_out(rows: Rows) -> tuple[Sections, Sections, npt.NDArray[np.int64]]:
     offsets = rows.offsets[permutation]
     name_ends, name_data = _strings([name.encode() for name in rows.names])
     id_ends, id_data = _strings(ids)
-    metadata_ends, metadata_data = _strings([rows.metadata[i] for i in permutation.tolist()])
     spaces = namespace.tolist()
     order = np.array(sorted(range(len(ids)), key=lambda row: (spaces[row], ids[row])), np.uint32)
     records: Sections = {
@@ -70,8 +69,7 @@ def lay_out(rows: Rows) -> tuple[Sections, Sections, npt.NDArray[np.int64]]:
         "id_data": id_data,
         "offset": offsets,
         "time": rows.times[permutation],
-        "metadata_ends": metadata_ends,
-        "metadata_data": metadata_data,
+        **lay_out_metadata([rows.metadata[i] for i in permutation.tolist()]),
     }
     if any(item is not None for item in rows.sparse):
         records |= _sparse_sections([rows.sparse[i] for i in permutation.tolist()])
@@ -80,6 +78,12 @@ def lay_out(rows: Rows) -> tuple[Sections, Sections, npt.NDArray[np.int64]]:
         matrix = rows.vectors[permutation]
         vectors = {"vectors": matrix, "norms": np.einsum("ij,ij->i", matrix, matrix)}
     return records, vectors, permutation
+
+
+def lay_out_metadata(documents: Sequence[bytes]) -> Sections:
+    """Return the record sections of the metadata of rows, in their final order."""
+    ends, data = _strings(documents)
+    return {"metadata_ends": ends, "metadata_data": data}
 
 
 def _strings(items: Sequence[bytes]) -> tuple[npt.NDArray[np.uint64], bytes]:

@@ -43,7 +43,11 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class SliceReport:
-    """How one slice was searched: `plan` is `scan`, `filter` (a scan of what a filter allows), or `graph`."""
+    """How one slice was searched: `plan` is `scan`, `filter` (a scan of what a filter or kills leave), or `graph`.
+
+    `fell_back` says that a walk through a graph was begun and given up for the scan; `candidates` are the rows that
+    were looked at, by both.
+    """
 
     segment_id: int
     plan: str
@@ -51,6 +55,7 @@ class SliceReport:
     allowed: int
     candidates: int
     milliseconds: float
+    fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,12 @@ class Found:
     @property
     def reports(self) -> Sequence[SliceReport]:
         """How each slice was searched."""
-        costs = zip(self.spent["evaluated"].tolist(), self.spent["nanoseconds"].tolist(), strict=True)
-        return [item.report(*cost) for item, cost in zip(self.planned, costs, strict=True)]
+        # The engine notes where a walk found too little, and a scan took over.
+        spent = zip(*(self.spent[name].tolist() for name in ("evaluated", "nanoseconds", "plan")), strict=True)
+        return [
+            item.report(evaluated, nanoseconds, walked=plan == WALK)
+            for item, (evaluated, nanoseconds, plan) in zip(self.planned, spent, strict=True)
+        ]
 
 
 class Searcher(Protocol):
@@ -108,10 +117,17 @@ class _Planned:
     allowed: int
     plan: SlicePlan
 
-    def report(self, candidates: int, nanoseconds: int) -> SliceReport:
-        plan = "graph" if self.plan.walk else "scan" if self.mask is None else "filter"
-        rows = self.part.end - self.part.start
-        return SliceReport(self.view.segment_id, plan, rows, self.allowed, candidates, nanoseconds / 1e6)
+    def report(self, candidates: int, nanoseconds: int, *, walked: bool) -> SliceReport:
+        plan = "graph" if walked else "scan" if self.mask is None else "filter"
+        return SliceReport(
+            self.view.segment_id,
+            plan,
+            rows=self.part.end - self.part.start,
+            allowed=self.allowed,
+            candidates=candidates,
+            milliseconds=nanoseconds / 1e6,
+            fell_back=self.plan.walk and not walked,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +286,13 @@ class _StockSearch:
         found, spent = [], prepared.numbers.copy()
         for number, item in enumerate(prepared.planned):
             begin = time.perf_counter_ns()
-            rows, rank, candidates = _walk(item, query, metric) or _scan(item, query, metric)
+            near = _walk(item, query, metric)
+            rows, rank, candidates = near or _scan(item, query, metric)
             hits = np.zeros(len(rows), HIT)
             hits["rank"], hits["slice"], hits["row"] = rank, number, rows
             found.append(hits)
             spent["evaluated"][number], spent["nanoseconds"][number] = candidates, time.perf_counter_ns() - begin
+            spent["plan"][number] = SCAN if near is None else WALK
         every = np.concatenate(found) if found else np.empty(0, HIT)
         every = every[top_rows(every["rank"], query.top_k)]
         self._found = _found(every[np.argsort(-every["rank"], kind="stable")], prepared, spent)

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from pyroaring import BitMap
 
+from indexer.segments.bitmaps import bitmap_of, rows_of
+from indexer.segments.patches import NO_PATCHES, Patches, applied_patch
 from indexer.segments.reader import SegmentReader, Slice
-from schemas.changes import Patch, SegmentChanges
+from schemas.changes import SegmentChanges
 from schemas.errors import CorruptData
 from schemas.filters import Filter
 from schemas.manifest import DeltaRef, SegmentEntry
-from schemas.metadata import merge_metadata
 from schemas.records import Record
 
-__all__ = ["AppliedPatch", "SegmentView", "applied_patch"]
+__all__ = ["SegmentView"]
 
 # A part of a segment smaller than one in so many is not worth a mask of all rows.
 _SMALL_PARTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class AppliedPatch:
-    """A metadata change of some rows, decoded."""
-
-    offset: int
-    rows: BitMap
-    document: Mapping[str, object]
-    encoded: bytes
-
-
-def applied_patch(patch: Patch) -> AppliedPatch:
-    """Return a patch decoded."""
-    document = orjson.loads(patch.set_metadata)
-    return AppliedPatch(patch.offset, BitMap.deserialize(patch.rows), document, patch.set_metadata)
 
 
 class SegmentView:
@@ -51,7 +34,7 @@ class SegmentView:
         source: SegmentEntry | DeltaRef,
         dead: BitMap,
         changes: tuple[SegmentChanges, ...] = (),
-        patches: tuple[AppliedPatch, ...] = (),
+        patches: Patches = NO_PATCHES,
     ) -> None:
         """Combine; `source` says how the manifest names the segment, `changes` is all that was applied, in order."""
         self.reader = reader
@@ -80,7 +63,7 @@ class SegmentView:
         """Which rows are alive: bool [rows]."""
         mask = np.ones(self.reader.rows, np.bool_)
         if self.dead:
-            mask[np.asarray(self.dead.to_array(), np.int64)] = False
+            mask[rows_of(self.dead)] = False
         return mask
 
     def alive_in(self, part: Slice) -> npt.NDArray[np.bool_]:
@@ -93,21 +76,14 @@ class SegmentView:
         mask = np.ones(part.end - part.start, np.bool_)
         dead = self.dead & BitMap(range(part.start, part.end))
         if dead:
-            mask[np.asarray(dead.to_array(), np.int64) - part.start] = False
+            mask[rows_of(dead) - part.start] = False
         return mask
-
-    @cached_property
-    def _patches_of_row(self) -> dict[int, list[AppliedPatch]]:
-        by_row: dict[int, list[AppliedPatch]] = {}
-        for patch in self.patches:
-            for row in patch.rows:
-                by_row.setdefault(row, []).append(patch)
-        return by_row
 
     def named(self, source: SegmentEntry | DeltaRef) -> SegmentView:
         """Return the same rows under another mention in the manifest."""
         view = SegmentView(self.reader, source, self.dead, self.changes, self.patches)
-        view.__dict__.update({key: self.__dict__[key] for key in ("alive", "_patches_of_row") if key in self.__dict__})
+        if "alive" in self.__dict__:
+            view.__dict__["alive"] = self.alive
         return view
 
     def with_changes(self, changes: SegmentChanges, *, from_offset: int = 0) -> SegmentView:
@@ -120,12 +96,13 @@ class SegmentView:
         if not later.any() and not patches:
             return self
         rows = changes.killed_rows[later]
-        dead = self.dead | BitMap(rows.tolist())
-        applied = tuple(map(applied_patch, patches))
-        if any(named and named.max() >= self.reader.rows for named in (dead, *(patch.rows for patch in applied))):
+        dead = self.dead | bitmap_of(rows)
+        decoded = [applied_patch(patch) for patch in patches]
+        if any(named and named.max() >= self.reader.rows for named in (dead, *(patch.rows for patch in decoded))):
             raise CorruptData(f"Segment {self.segment_id}: changes of rows that it does not have.")
         kept = SegmentChanges(changes.segment_id, rows, changes.killed_offsets[later], tuple(patches))
-        return SegmentView(self.reader, self.source, dead, (*self.changes, kept), self.patches + applied)
+        applied = self.patches.with_patches(decoded)
+        return SegmentView(self.reader, self.source, dead, (*self.changes, kept), applied)
 
     def without_slice(self, part: Slice) -> SegmentView:
         """Return the view after the namespace of `part` was deleted."""
@@ -144,17 +121,14 @@ class SegmentView:
         starts = self.reader.starts.astype(np.int64)
         counts: npt.NDArray[np.int64] = np.diff(starts)
         if self.dead:
-            dead = np.asarray(self.dead.to_array(), np.int64)
+            dead = rows_of(self.dead)
             counts = counts - np.bincount(np.searchsorted(starts, dead, "right") - 1, minlength=len(counts))
         return counts
 
     def metadata(self, row: int) -> bytes:
         """Return the metadata of a row with its patches, as JSON; empty where it has none."""
         document = self.reader.metadata(row)
-        if self.patches:
-            for patch in self._patches_of_row.get(row, ()):
-                document = merge_metadata(document, patch.encoded)
-        return document
+        return self.patches.metadata(row, document) if self.patches else document
 
     def record(self, row: int, *, values: bool = True, metadata: bool = True) -> Record:
         """Return a row as a record; `values` covers sparse values too."""
@@ -166,15 +140,15 @@ class SegmentView:
             self.metadata(row) if metadata else b"",
         )
 
-    def matching(
-        self, part: Slice, where: Filter | None, *, pending: Sequence[AppliedPatch] = ()
-    ) -> npt.NDArray[np.bool_]:
+    def matching(self, part: Slice, where: Filter | None, *, pending: Patches = NO_PATCHES) -> npt.NDArray[np.bool_]:
         """Return which rows of `part` are alive and match, `pending` patches applied last: bool [end - start]."""
         alive = self.alive_in(part)
         if where is None:
             return alive
-        patches = _clip((*self.patches, *pending), part)
-        mask: npt.NDArray[np.bool_] = self.reader.columns(part).mask(where, patches) & alive
+        place = (part.start, part.end, self.reader.rows)
+        patches = [*self.patches.clipped(*place), *pending.clipped(*place)]
+        mask = self.reader.mask(part, where, patches)
+        mask &= alive
         return mask
 
     def ids(self, part: Slice, *, prefix: bytes, after: bytes | None) -> Iterator[bytes]:
@@ -206,13 +180,3 @@ class _Ids(Sequence[bytes]):
 
     def __getitem__(self, at: int) -> bytes:  # type: ignore[override] # bisection asks for single items only
         return self._reader.id_bytes(int(self._order[at]))
-
-
-def _clip(patches: Sequence[AppliedPatch], part: Slice) -> list[tuple[npt.NDArray[np.int64], Mapping[str, object]]]:
-    inside = []
-    for patch in patches:
-        rows = np.asarray(patch.rows.to_array(), np.int64)
-        rows = rows[(rows >= part.start) & (rows < part.end)] - part.start
-        if len(rows):
-            inside.append((rows, patch.document))
-    return inside

@@ -6,6 +6,7 @@ changes with offsets from there on, whichever objects they lie in.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from indexer.segments.container import Container
 from indexer.segments.engines import choose_engine, open_graph, searcher_of
 from indexer.segments.graph import EF_SEARCH, GraphOptions
 from indexer.segments.reader import GraphReader, SegmentReader
-from indexer.segments.view import SegmentView, applied_patch
+from indexer.segments.view import SegmentView
 from indexer.snapshots.layered import Layered
 from indexer.snapshots.namespaces import Namespaces
 from indexer.snapshots.segment_set import Places, SegmentSet
@@ -160,14 +161,19 @@ class SnapshotOpener:
     ) -> None:
         view = known.get(entry.records.name)
         if view is None:
-            building.open(entry.segment_id, SegmentView(self._reader(entry, objects), entry, BitMap()))
+            reader = self._reader(entry, _same_vectors(known, entry), objects)
+            building.open(entry.segment_id, SegmentView(reader, entry, BitMap()))
         else:
             building.views[entry.segment_id] = view if view.source == entry else replace_source(view, entry)
 
-    def _reader(self, entry: SegmentEntry, objects: _Objects) -> SegmentReader:
+    def _reader(self, entry: SegmentEntry, same: SegmentReader | None, objects: _Objects) -> SegmentReader:
+        """Open a segment; of one that has the `same` vectors and graph only the records."""
         records = objects.container(entry.records)
-        vectors = objects.container(entry.vectors) if entry.vectors is not None else records
-        graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, objects)
+        if same is not None:
+            vectors, graph = same.vector_container, same.graph
+        else:
+            vectors = objects.container(entry.vectors) if entry.vectors is not None else records
+            graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, objects)
         reader = SegmentReader(entry.segment_id, records, vectors, graph)
         _check_fit(reader, self._spec, entry.rows)
         return reader
@@ -283,8 +289,13 @@ def fold_changes(segment_id: int, changes: Iterable[SegmentChanges], *, from_off
     offsets = np.concatenate([item.killed_offsets for item in items] or [np.empty(0, np.int64)])
     rows, offsets = rows[offsets >= from_offset], offsets[offsets >= from_offset]
     order = np.argsort(rows, kind="stable")
-    patches = {(p.offset, p.rows): p for item in items for p in item.patches if p.offset >= from_offset}
+    later = (p for item in items for p in item.patches[bisect_left(item.patches, from_offset, key=_offset) :])
+    patches = {(p.offset, p.rows): p for p in later}
     return SegmentChanges(segment_id, rows[order], offsets[order], _uncovered(patches.values()))
+
+
+def _offset(patch: Patch) -> int:
+    return patch.offset
 
 
 def _uncovered(patches: Iterable[Patch]) -> tuple[Patch, ...]:
@@ -320,14 +331,22 @@ def replace_source(view: SegmentView, entry: SegmentEntry) -> SegmentView:
         first -= 1
         size += _size(changes[first])
     folded = fold_changes(entry.segment_id, changes[first:])
-    # The patches of a view are those of its changes, one after another.
-    kept = view.patches[: sum(len(item.patches) for item in changes[:first])]
-    patches = (*kept, *map(applied_patch, folded.patches))
-    return SegmentView(view.reader, entry, view.dead, (*changes[:first], folded), patches)
+    return SegmentView(view.reader, entry, view.dead, (*changes[:first], folded), view.patches)
 
 
 def _size(changes: SegmentChanges) -> int:
     return len(changes.killed_rows) + len(changes.patches)
+
+
+def _same_vectors(known: Mapping[str, SegmentView], entry: SegmentEntry) -> SegmentReader | None:
+    """Return the opened segment whose records were written anew as those of `entry`, None where there is none."""
+    if entry.vectors is None:
+        return None
+    for view in known.values():
+        source = view.source
+        if isinstance(source, SegmentEntry) and source.vectors == entry.vectors and source.graph == entry.graph:
+            return view.reader
+    return None
 
 
 def _records_name(source: SegmentEntry | DeltaRef) -> str:

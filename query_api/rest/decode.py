@@ -25,6 +25,7 @@ from schemas.records import Sparse, dense_bytes, dense_values, make_sparse
 __all__ = ["decode_query", "decode_upsert", "json_object", "sparse_of"]
 
 _NUMBERS = frozenset({int, float})
+_FLAGS = ("includeValues", "includeMetadata", "explain")
 
 
 def json_object(body: bytes) -> dict[str, object]:
@@ -104,6 +105,7 @@ def decode_query(body: bytes, *, dimension: int, lifter: Lifter | None = None) -
         where=None if where is None else parse_filter(where),
         include_values=_flag(document, "includeValues"),
         include_metadata=_flag(document, "includeMetadata"),
+        explain=_flag(document, "explain"),
     )
     if name == "" and values is None:
         raise InvalidRequest("Vector ID must not be empty")
@@ -124,7 +126,7 @@ def _query_vector(document: dict[str, object], body: bytes) -> npt.NDArray[np.fl
     if vector is None or vector == []:
         return None
     # Every boolean of the body that is not one of the flags may stand in the vector.
-    flags = sum(isinstance(document.get(field), bool) for field in ("includeValues", "includeMetadata"))
+    flags = sum(isinstance(document.get(field), bool) for field in _FLAGS)
     others = body.count(b"true") + body.count(b"false") - flags
     return dense_values(_packer(_length(vector), may_hold_booleans=others > 0)(vector))
 

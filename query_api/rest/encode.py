@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import orjson
 
-from query_api.reads import Match
+from indexer.segments.search import SliceReport
+from query_api.reads import QueryResult
 from schemas.records import Record
 
 __all__ = ["encode", "encode_fetch", "encode_query"]
@@ -20,17 +21,20 @@ def encode(body: Mapping[str, object]) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode_query(matches: Sequence[Match], namespace: str) -> bytes:
+def encode_query(result: QueryResult, namespace: str) -> bytes:
     """Return the body of an answer to `POST /query`; `values` is empty where it was not asked for."""
     found: list[dict[str, object]] = []
-    for match in matches:
+    for match in result.matches:
         item: dict[str, object] = {"id": match.id, "score": np.float32(match.score)}
         if match.record is None:
             item["values"] = []
         else:
             _add_parts(item, match.record)
         found.append(item)
-    return encode({"matches": found, "namespace": namespace, "usage": {"readUnits": 1}})
+    body: dict[str, object] = {"matches": found, "namespace": namespace, "usage": {"readUnits": 1}}
+    if result.explain is not None:
+        body["explain"] = [_explained(report) for report in result.explain]
+    return encode(body)
 
 
 def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int) -> bytes:
@@ -42,6 +46,18 @@ def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int) -
         vectors[name] = item
     units = max(1, -(-asked // _FETCHED_PER_UNIT))
     return encode({"vectors": vectors, "namespace": namespace, "usage": {"readUnits": units}})
+
+
+def _explained(report: SliceReport) -> dict[str, object]:
+    return {
+        "segment": report.segment_id,
+        "plan": report.plan,
+        "fellBack": report.fell_back,
+        "rows": report.rows,
+        "allowedRows": report.allowed,
+        "candidates": report.candidates,
+        "milliseconds": round(report.milliseconds, 4),
+    }
 
 
 def _add_parts(item: dict[str, object], record: Record) -> None:

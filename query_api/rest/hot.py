@@ -53,8 +53,8 @@ class HotRoutes:
             call.body, dimension=call.index.spec.dimension, lifter=self._lifter
         )
         wanted = wanted_of(call.headers, consistency)
-        matches, shown = await self._reads.query(call.index, namespace, question, wanted)
-        return Answer(200, encode_query(matches, namespace), read_headers(shown))
+        result, shown = await self._reads.query(call.index, namespace, question, wanted)
+        return Answer(200, encode_query(result, namespace), read_headers(shown))
 
     async def fetch(self, call: Call) -> Answer:
         """Return records by id."""

@@ -91,6 +91,7 @@ class QueryBody(_Body):
     filter: dict[str, Any] | None = None
     include_values: bool = Field(default=False, alias="includeValues")
     include_metadata: bool = Field(default=False, alias="includeMetadata")
+    explain: bool = Field(default=False, description="Whether the answer says how each segment was searched.")
     namespace: str = ""
     consistency: ConsistencyBody | None = None
 
@@ -111,12 +112,29 @@ class MatchBody(_Body):
     metadata: dict[str, Any] | None = None
 
 
+class ExplainedBody(_Body):
+    """How one segment was searched.
+
+    `plan` is `scan` (all rows), `filter` (a scan of the rows that the filter and deletions leave) or `graph`;
+    `fellBack` says that a walk through the graph was begun and given up for the scan.
+    """
+
+    segment: int
+    plan: Literal["scan", "filter", "graph"]
+    fell_back: bool = Field(alias="fellBack")
+    rows: int = Field(description="Rows of the namespace in the segment.")
+    allowed_rows: int = Field(alias="allowedRows", description="Those that may be matches.")
+    candidates: int = Field(description="Rows looked at.")
+    milliseconds: float
+
+
 class QueryAnswer(_Body):
-    """Best matches first."""
+    """Best matches first; `explain` only where it was asked for, without the segments that had nothing to find."""
 
     matches: list[MatchBody]
     namespace: str
     usage: UsageBody
+    explain: list[ExplainedBody] | None = None
 
 
 class FetchAnswer(_Body):

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.bench import data, scenarios, work
+from tests.bench import data, filters, scenarios, work
 from tests.bench.server import ROOT, running
 from tests.bench.work import Row
 
@@ -23,6 +23,8 @@ EF = 200
 async def embedded(rows: int, seconds: float, only: set[str]) -> list[Row]:
     """Run what is asked for on the embedded log."""
     loaded = data.load(rows)
+    if "filters" in only:
+        loaded = filters.with_ranks(loaded)
     print(f"data: {loaded.name}, {rows:,} rows", flush=True)
     table: list[Row] = []
     with running(graph_ef_search=EF) as server:
@@ -30,6 +32,7 @@ async def embedded(rows: int, seconds: float, only: set[str]) -> list[Row]:
         steps = {
             "load": lambda: scenarios.full_load(server, loaded),
             "queries": lambda: scenarios.queries(server, loaded, seconds=seconds, ef=EF),
+            "filters": lambda: _filters(server.port, loaded),
             "visible": lambda: scenarios.write_to_visible(server, loaded, seconds=seconds, target=(15, 60)),
             "idle": lambda: scenarios.idle(server, seconds=seconds / 2),
         }
@@ -42,6 +45,11 @@ async def embedded(rows: int, seconds: float, only: set[str]) -> list[Row]:
     if "idle" in only:
         table += _printed(await scenarios.twenty_indexes(seconds=seconds / 2))
     return table
+
+
+async def _filters(port: int, loaded: data.DataSet) -> list[Row]:
+    await work.quiet(port)
+    return await filters.filtered_queries(port, loaded)
 
 
 async def on_kafka(bootstrap: str, rows: int, seconds: float) -> list[Row]:
@@ -69,7 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--only", default="load,queries,visible,idle", help="which of load,queries,visible,idle")
+    parser.add_argument(
+        "--only", default="load,queries,visible,idle", help="which of load,queries,filters,visible,idle"
+    )
     parser.add_argument("--kafka", default="", help="bootstrap address; measures only write to visible on it")
     options = parser.parse_args()
     began = time.time()

@@ -232,6 +232,23 @@ class ApiContract:
         with pytest.raises(Refused, match="regex"):
             api.query(**question, filter={"n": {"$regex": "x"}})
 
+    def test_query_says_how_it_was_searched_where_that_is_asked_for(self, api: Api) -> None:
+        """`explain` names every segment that was searched, with its plan and what was looked at; else it is absent."""
+        api.upsert(*[vector(f"v{n}", 1, n, n=n) for n in range(6)])
+        question = {"vector": [1, 0, 0, 0], "topK": 2}
+        assert "explain" not in api.query(**question)
+        assert "explain" not in api.query(**question, explain=False)
+        (told,) = api.query(**question, explain=True)["explain"]
+        assert told.pop("segment") > 0
+        assert told.pop("milliseconds") > 0
+        assert told == {"plan": "scan", "fellBack": False, "rows": 6, "allowedRows": 6, "candidates": 6}
+        (told,) = api.query(**question, filter={"n": {"$lt": 3}}, explain=True)["explain"]
+        assert (told["plan"], told["rows"], told["allowedRows"]) == ("filter", 6, 3)
+        assert api.query(**question, filter={"n": 9}, explain=True)["explain"] == []
+        assert api.query(id="nobody", topK=1, explain=True)["explain"] == []
+        with pytest.raises(Refused, match="'explain' must be a boolean"):
+            api.query(**question, explain=1)
+
     def test_pages_of_ids_are_in_byte_order_and_end(self, api: Api) -> None:
         """Every id comes once; the last page has no pagination."""
         names = [f"doc{n // 10}#{n}" for n in range(25)] + ["Z", "z", "~"]

@@ -10,8 +10,9 @@ import pytest
 
 from indexer.merge_policy import MergeOptions
 from indexer.snapshots.reader import SnapshotReader
+from schemas.filters import parse_filter
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, Event, Update
-from tests.support.builders import metadata, spec_of, upsert, upserts
+from tests.support.builders import metadata, spec_of, update_where, upsert, upserts
 from tests.support.driver import Pipeline, Worker
 from tests.support.work import Work, work_of
 
@@ -185,3 +186,83 @@ def test_publish_to_one_namespace_costs_the_same_beside_ten_times_as_many_graphs
 
     for few, many in zip(costs(12), costs(120), strict=True):
         assert_no_more(few, many)
+
+
+class PatchedIndex:
+    """One graph of many rows, of which single rows changed their metadata, and all of them once at the end."""
+
+    def __init__(self, root: Path, rows: int, patched: int) -> None:
+        merge = MergeOptions(rollup_deltas=16, graph_rows_min=1000, patched_rows_min=1_000_000)
+        self.pipeline = Pipeline(root, spec_of(), merge=merge)
+        self.worker, self.reader = self.pipeline.worker(), self.pipeline.follower(list_every=1_000_000)
+        self.pipeline.book.append_all("films", upserts([f"id-{number}" for number in range(rows)]))
+        self.publish()
+        for number in range(15):
+            self.pipeline.book.append("films", upsert("more", number))
+            self.publish()
+        self.worker.merge_all()
+        for number in range(patched):
+            self.patch(number)
+        self.publish()
+        self.pipeline.book.append("films", update_where({"n": {"$gte": 0}}, {"wide": True}))
+        self.publish()
+        self.refresh()
+        self.ask()
+
+    def patch(self, number: int) -> None:
+        self.pipeline.book.append("films", Update(f"id-{number}", None, None, metadata({"score": number})))
+
+    def publish(self) -> None:
+        assert self.worker.publish()
+        self.pipeline.book.said.clear()
+
+    def refresh(self) -> None:
+        assert self.reader.refresh() is not None
+
+    def ask(self) -> None:
+        snapshot = self.reader.current
+        assert snapshot.fetch("films", ["id-7"])["id-7"].metadata
+        assert snapshot.count_matching("films", parse_filter({"score": {"$gte": 3}, "wide": True}))
+
+
+def test_stream_of_metadata_changes_costs_the_same_on_a_segment_with_fifty_times_as_many(tmp_path):
+    """A publish, reading it, a filtered question and a fetch after it: none goes through the changes that are there."""
+
+    def costs(patched: int) -> list[Work]:
+        index = PatchedIndex(tmp_path / str(patched), 5_100, patched)
+        numbers = itertools.count(5_000)
+
+        def append() -> None:
+            index.patch(next(numbers))
+
+        def publish() -> None:
+            append()
+            index.publish()
+
+        def refresh() -> None:
+            publish()
+            index.refresh()
+
+        writing = work_of(index.publish, before=append)
+        index.refresh()
+        return [writing, work_of(index.refresh, before=publish), work_of(index.ask, before=refresh)]
+
+    (*few, few_asked), (*many, many_asked) = costs(100), costs(5_000)
+    for one, other in zip(few, many, strict=True):
+        assert_no_more(one, other)
+    # A filter is evaluated over all rows at once: what changed adds a few arrays of its rows, never a step for each.
+    assert many_asked.steps <= few_asked.steps * 1.2 + 500
+    assert many_asked.bytes <= few_asked.bytes + 24 * 5_000
+
+
+def test_question_about_a_change_of_many_rows_makes_no_object_of_any(tmp_path):
+    """An update of all rows by filter costs readers the same on ten times as many: a mask, never a map of rows."""
+
+    def costs(rows: int) -> Work:
+        index = PatchedIndex(tmp_path / str(rows), rows, 10)
+        return work_of(index.ask)
+
+    few, many = costs(1_200), costs(12_000)
+    assert many.steps <= few.steps * 1.2 + 500
+    # Masks of a byte a row, and numbers of the rows in it while one is made.
+    assert many.bytes <= few.bytes + 40 * 12_000

@@ -42,6 +42,7 @@ def batches():
     yield [("gone", DeleteNamespace(keep=False)), ("empty", CreateNamespace(b""))]
     yield [("large", upsert("row-5", 50, {"n": 5})), ("large", DeleteWhere(b'{"n":{"$gte":46.0}}'))]
     yield [("large", UpdateWhere(b'{"n":7.0}', b'{"n":700}')), ("small", Delete("s-1"))]
+    yield [("large", Update("row-6", None, None, b'{"tag":"later"}')), ("small", upsert("s-5", 5, {"tags": ["b"]}))]
 
 
 def make(folder):

@@ -10,7 +10,7 @@ import itertools
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,7 +41,7 @@ from tests.model.world import (
     poison_of,
 )
 from tests.support.builders import dense, spec_of, upsert
-from tests.support.driver import Pipeline, Worker, manifest_objects, manifests_of
+from tests.support.driver import SMALL, Pipeline, Worker, manifest_objects, manifests_of
 from tests.support.engines import ENGINES, walks_always
 
 __all__ = ["COVERED", "PartitionMachine"]
@@ -104,7 +104,8 @@ class PartitionMachine(RuleBasedStateMachine):
         counting = SimpleNamespace(token_hex=lambda size: f"{next(numbers):0{2 * size}x}")
         self.patch.setattr(store_module, "secrets", counting)
         graph = GraphOptions(ef_search=200, engine=engine)
-        self.pipeline = Pipeline(self.root, spec_of(metric, partitions=PARTITIONS), graph=graph)
+        merge = replace(SMALL, patched_rows_min=3, patched_share_max=0, patch_tiers_max=1)
+        self.pipeline = Pipeline(self.root, spec_of(metric, partitions=PARTITIONS), merge=merge, graph=graph)
         self.oracle = Oracle(self.pipeline.book)
         self.list_every = list_every
         self.worker = self.pipeline.worker()
@@ -164,8 +165,10 @@ class PartitionMachine(RuleBasedStateMachine):
     @rule(lane=LANES)
     def commit(self, lane):
         """End a merge, with all that was published since it was frozen."""
+        job = self.worker.jobs.get(lane)
         if self.guarded(lambda: self.worker.finish(lane)):
             COVERED[f"{lane} merges"] += 1
+            COVERED["records written anew"] += job is not None and job.rewritten is not None
             self.check()
 
     @rule(lane=LANES)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "distance.h"
@@ -208,19 +209,39 @@ class Search {
     // Finds the rows that a walk ends with, in no order; false where there are not `enough` and a scan has to do.
     template <typename Guide>
     static bool gather(Slice& slice, const Guide& guide, uint32_t enough, std::vector<uint32_t>& rows) {
+        const double share = slice.mask ? double(slice.allowed) / slice.rows : 0;
         // What the walk misses is looked for with more candidates, at last by a scan: as many as there are come back.
         for (uint64_t ef = std::max({slice.ef, enough, 1u}); slice.evaluated < slice.budget; ef *= 2) {
-            Walk<Guide> walk(*slice.graph, guide, slice.mask, ef, slice.budget - slice.evaluated);
+            const uint64_t left = slice.budget - slice.evaluated;
+            Walk<Guide> walk(*slice.graph, guide, slice.mask, ef, left, share * kAstray);
             const std::vector<Near>& best = walk.run();
             slice.evaluated += walk.evaluated();
-            if (walk.is_complete() && best.size() >= enough) {
-                rows.reserve(best.size());
-                for (const Near& near : best) rows.push_back(near.element);
-                return true;
-            }
-            if (ef >= slice.allowed) break;
+            const bool is_enough = walk.is_complete() && best.size() >= enough;
+            if (is_enough) rows.clear();
+            for (const Near& near : best) rows.push_back(near.element);
+            if (is_enough) return true;
+            if (!walk.is_complete() || ef >= slice.allowed) break;
         }
-        return false;
+        return share >= kInside && gather_inside(slice, guide, enough, rows);
+    }
+
+    // What is near the query was left out by the mask. Where most rows are allowed their part of the graph holds
+    // together: walk within it, from allowed rows all over it and from `rows`, those that were met already.
+    template <typename Guide>
+    static bool gather_inside(Slice& slice, const Guide& guide, uint32_t enough, std::vector<uint32_t>& rows) {
+        for (uint64_t at = 0; at < kSeeds; ++at) {
+            uint64_t row = at * slice.rows / kSeeds;
+            while (row < slice.rows && !slice.mask[row]) ++row;
+            if (row < slice.rows) rows.push_back(uint32_t(row));
+        }
+        const uint64_t ef = std::max({slice.ef, enough, 1u}) * uint64_t(kInsideWidth);
+        Walk<Guide> walk(*slice.graph, guide, slice.mask, ef, uint64_t(slice.budget) * kInsideWidth);
+        const std::vector<Near>& best = walk.run_inside(rows);
+        slice.evaluated += walk.evaluated();
+        if (!walk.is_complete() || best.size() < std::min<uint64_t>(ef, slice.allowed)) return false;
+        rows.clear();
+        for (const Near& near : best) rows.push_back(near.element);
+        return true;
     }
 
     void keep(const std::vector<uint32_t>& rows, Slice& slice, uint32_t number, const Ruler& ruler) {
@@ -233,6 +254,12 @@ class Search {
         hits_.resize(kept);
         slice.found = uint32_t(kept - begin);
     }
+
+    // Of the share of allowed rows: a walk that meets fewer is astray. Share from which on allowed rows hold together.
+    static constexpr double kAstray = 0.25, kInside = 0.25;
+    // Rows from which a walk within the allowed ones begins, and how much wider it is than others.
+    static constexpr uint64_t kSeeds = 256;
+    static constexpr uint32_t kInsideWidth = 3;
 
     const float* query_;
     const uint32_t dimension_, metric_, wanted_;

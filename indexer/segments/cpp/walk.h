@@ -54,9 +54,16 @@ template <typename Guide>
 class Walk {
  public:
     // `mask` [rows] says which rows may be answers, null = all; elements beyond the rows never are.
-    // It looks at about `budget` rows at most.
-    Walk(const Graph& graph, const Guide& guide, const uint8_t* mask, uint64_t ef, uint64_t budget)
-        : graph_(graph), guide_(guide), mask_(mask), ef_(ef), budget_(budget), scratch_(Scratch::own()) {
+    // It looks at about `budget` rows at most, and gives up early where a smaller share of them than `share_min` may be
+    // answers: then those lie elsewhere, behind rows that all lead the way.
+    Walk(const Graph& graph, const Guide& guide, const uint8_t* mask, uint64_t ef, uint64_t budget, double share_min = 0)
+        : graph_(graph),
+          guide_(guide),
+          mask_(mask),
+          ef_(ef),
+          budget_(budget),
+          share_min_(share_min),
+          scratch_(Scratch::own()) {
         scratch_.begin(graph.elements);
     }
 
@@ -67,25 +74,41 @@ class Walk {
         const Near start = descend();
         scratch_.visit(start.element);
         offer(start);
+        return go();
+    }
+
+    // Begin at `seeds` instead, which may all be answers, and go only where others are.
+    const std::vector<Near>& run_inside(const std::vector<uint32_t>& seeds) {
+        is_inside_ = true;
+        scratch_.wave.clear();
+        for (const uint32_t seed : seeds)
+            if (scratch_.visit(seed)) scratch_.wave.push_back(seed);
+        score_wave();
+        return go();
+    }
+
+    // Say whether it ended by itself, not because it was given up.
+    bool is_complete() const { return is_complete_; }
+
+ private:
+    const std::vector<Near>& go() {
         while (const Near* next = nearest_open()) {
-            if (evaluated_ > budget_) {
+            if (evaluated_ > budget_ || (evaluated_ > kTried && double(allowed_) < share_min_ * double(evaluated_))) {
                 is_complete_ = false;
                 break;
             }
             const uint32_t* links = graph_.links + uint64_t(next->element) * graph_.m0;
             pop_open();
             scratch_.wave.clear();
-            for (uint32_t at = 0; at < graph_.m0 && links[at] != kNone; ++at)
-                if (scratch_.visit(links[at])) scratch_.wave.push_back(links[at]);
+            for (uint32_t at = 0; at < graph_.m0 && links[at] != kNone; ++at) {
+                const bool leads_on = !is_inside_ || allowed(links[at]);
+                if (leads_on && scratch_.visit(links[at])) scratch_.wave.push_back(links[at]);
+            }
             score_wave();
         }
         return scratch_.best;
     }
 
-    // Say whether it ended by itself, not by its budget.
-    bool is_complete() const { return is_complete_; }
-
- private:
     bool allowed(uint32_t element) const { return element < graph_.rows && (!mask_ || mask_[element]); }
 
     Near descend() {
@@ -124,6 +147,7 @@ class Walk {
 
     void offer(const Near& near) {
         std::vector<Near>& best = scratch_.best;
+        allowed_ += allowed(near.element);
         const bool full = best.size() >= ef_;
         if (full && !(near.key < best.front().key)) return;
         scratch_.open.push_back(near);
@@ -150,14 +174,18 @@ class Walk {
         scratch_.open.pop_back();
     }
 
+    // Rows looked at before it can be known that the answers lie elsewhere.
+    static constexpr uint64_t kTried = 400;
+
     const Graph& graph_;
     const Guide& guide_;
     const uint8_t* mask_;
     const size_t ef_;
     const uint64_t budget_;
+    const double share_min_;
     Scratch& scratch_;
-    uint64_t evaluated_ = 0;
-    bool is_complete_ = true;
+    uint64_t evaluated_ = 0, allowed_ = 0;
+    bool is_complete_ = true, is_inside_ = false;
 };
 
 }  // namespace freshet

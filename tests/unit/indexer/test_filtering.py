@@ -1,4 +1,5 @@
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import orjson
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.filtering import SliceColumns, matches
+from indexer.filtering import SliceColumns, holds, matches
 from schemas.filters import parse_filter
 from schemas.metadata import canonical_metadata, merge_metadata, metadata_document
 
@@ -32,12 +33,24 @@ FILTERS = st.recursive(
 ).map(parse_filter)
 
 
+@dataclass(frozen=True)
+class Set:
+    """A document that is set on some rows."""
+
+    rows: np.ndarray
+    document: dict
+
+    def apply(self, leaf, found):
+        if leaf.field in self.document:
+            found[self.rows] = holds(leaf, self.document[leaf.field])
+
+
 @st.composite
 def slices(draw):
     documents = [canonical_metadata(document) for document in draw(st.lists(DOCUMENTS, max_size=12))]
     rows = st.lists(st.integers(0, len(documents) - 1), unique=True) if documents else st.just([])
     dtypes = st.sampled_from([np.int64, np.uint32])
-    patches = [(np.array(draw(rows), dtype=draw(dtypes)), draw(DOCUMENTS)) for _ in range(draw(st.integers(0, 4)))]
+    patches = [Set(np.array(draw(rows), dtype=draw(dtypes)), draw(DOCUMENTS)) for _ in range(draw(st.integers(0, 4)))]
     return documents, patches
 
 
@@ -47,9 +60,9 @@ def test_mask_agrees_with_matching_one_document_at_a_time(rows_and_patches, filt
     """The columns say of every row what its document, with the patches merged in order, says."""
     documents, patches = rows_and_patches
     merged = list(documents)
-    for rows, patch in patches:
-        for row in rows:
-            merged[row] = merge_metadata(merged[row], canonical_metadata(patch))
+    for patch in patches:
+        for row in patch.rows:
+            merged[row] = merge_metadata(merged[row], canonical_metadata(patch.document))
     columns = SliceColumns(documents)
     for where in filters:
         expected = [matches(where, metadata_document(document)) for document in documents]
@@ -127,9 +140,9 @@ def test_last_patch_of_a_field_decides():
     columns = SliceColumns([b'{"a":1}', b'{"a":1}', b""])
     where = parse_filter({"a": {"$gte": 2}})
     patches = [
-        (np.array([0, 1, 2]), {"a": 5}),
-        (np.array([1]), {"b": 0}),
-        (np.array([2]), {"a": "5"}),
+        Set(np.array([0, 1, 2]), {"a": 5}),
+        Set(np.array([1]), {"b": 0}),
+        Set(np.array([2]), {"a": "5"}),
     ]
     assert columns.mask(where, patches).tolist() == [True, True, False]
     assert columns.mask(where).tolist() == [False, False, False]

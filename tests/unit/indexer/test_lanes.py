@@ -34,10 +34,10 @@ def test_roll_ups_go_on_while_flat_segments_are_joined(pipeline):
     worker = pipeline.worker()
     _publish(pipeline, worker, 4 * 8, 0)
     assert _flats(worker) == [8, 8, 8, 8]
-    assert worker.start("flat")
+    assert worker.start("rewrite")
     _publish(pipeline, worker, 2 * RECENT_DELTAS_MAX, 100)
     assert worker.snapshot.next_offset == pipeline.book.end
-    assert worker.finish("flat")
+    assert worker.finish("rewrite")
     assert worker.snapshot.count("films") == 4 * 8 + 2 * RECENT_DELTAS_MAX
     assert _flats(worker).count(8) == 2 * RECENT_DELTAS_MAX // 8
 
@@ -47,8 +47,8 @@ def test_number_of_flat_segments_grows_as_the_logarithm_of_their_rows(pipeline):
     worker = pipeline.worker()
     for first in range(0, 1_600, 80):
         _publish(pipeline, worker, 80, first)
-        while worker.start("flat"):
-            worker.finish("flat")
+        while worker.start("rewrite"):
+            worker.finish("rewrite")
     assert sum(_flats(worker)) == 1_600
     assert len(_flats(worker)) <= 12
 
@@ -57,8 +57,8 @@ def test_roll_up_takes_in_no_segment_that_would_make_it_long(pipeline):
     """What a publish waits for is bounded by the rows of a roll-up, whatever there is beside it."""
     worker = pipeline.worker()
     _publish(pipeline, worker, 32, 0)
-    worker.start("flat")
-    worker.finish("flat")
+    worker.start("rewrite")
+    worker.finish("rewrite")
     assert _flats(worker) == [32]
     _publish(pipeline, worker, 8, 100)
     assert sorted(_flats(worker)) == [8, 32]

@@ -12,6 +12,7 @@ from indexer.merge_policy import (
     SegmentSize,
     plan_flats,
     plan_graphs,
+    plan_metadata,
     plan_rollup,
     plan_settling,
 )
@@ -176,6 +177,34 @@ def test_rows_that_trickle_in_are_inserted_into_few_graphs(arriving):
     insertions, most, _ = _load(200_000, arriving=arriving, inserted=2_600)
     assert insertions < 2.5
     assert most <= 6
+
+
+def patched(number: int, rows: int, patched_rows: int, tiers: int = 1) -> SegmentSize:
+    return SegmentSize(number, rows, rows, "a", {}, patched_rows, tiers)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "locked", "wanted"),
+    [
+        ([], [], None),
+        ([patched(1, 100, 0, 0)], [], None),
+        # Of a small segment the number counts, of a large one the share.
+        ([patched(1, 100, 50)], [], None),
+        ([patched(1, 100, 51)], [], 1),
+        ([patched(1, 1000, 100)], [], None),
+        ([patched(1, 1000, 101)], [], 1),
+        ([patched(1, 1_000_000, 0, 8)], [], None),
+        ([patched(1, 1_000_000, 0, 9)], [], 1),
+        ([patched(1, 1000, 101), patched(2, 1000, 102)], [], 2),
+        ([patched(1, 1000, 101), patched(2, 1000, 102)], [2], 1),
+        ([patched(1, 1000, 101)], [1], None),
+    ],
+)
+def test_records_are_written_anew_where_metadata_changed_much(sizes, locked, wanted):
+    """Changes do not pile up for ever, and are not written out for a few."""
+    options = MergeOptions(patched_rows_min=50, patched_share_max=0.1, patch_tiers_max=8)
+    plan = plan_metadata(sizes, options, locked=locked)
+    assert plan == (None if wanted is None else MergePlan((wanted,), is_metadata_only=True))
 
 
 @pytest.mark.parametrize("number", [0, RECENT_DELTAS_MAX])

@@ -46,7 +46,8 @@ def test_one_document_covers_all_routes(server, http):
     } <= document["paths"].keys()  # fmt: skip
     body = document["paths"]["/query"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/QueryBody"}
-    assert "topK" in document["components"]["schemas"]["QueryBody"]["properties"]
+    assert {"topK", "explain"} <= document["components"]["schemas"]["QueryBody"]["properties"].keys()
+    assert "explain" in document["components"]["schemas"]["QueryAnswer"]["properties"]
 
     def references(node):
         if isinstance(node, dict):

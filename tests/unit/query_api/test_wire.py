@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.snapshots.snapshot import Snapshot
-from query_api.reads import Match
+from query_api.reads import Match, QueryResult
 from query_api.rest.decode import decode_query, decode_upsert
 from query_api.rest.encode import encode_fetch, encode_query
 from query_api.rest.errors import STATUS, error_answer, status_of
@@ -58,7 +58,9 @@ def test_known_decimals_are_printed_as_people_wrote_them():
     """0.4 and not 0.4000000059604645."""
     values = np.array([0.4, 0.1, 1e-8, 3.0, -0.0, 16777216], np.float32)
     sparse = make_sparse([3, 1], [0.2, 0.7])
-    body = encode_query([Match("a", np.float32(0.3).item(), Record("a", values, sparse, b'{"x":0.1}'))], "ns")
+    body = encode_query(
+        QueryResult([Match("a", np.float32(0.3).item(), Record("a", values, sparse, b'{"x":0.1}'))]), "ns"
+    )
     assert body == (
         b'{"matches":[{"id":"a","score":0.3,"values":[0.4,0.1,1e-8,3.0,-0.0,16777216.0],'
         b'"sparseValues":{"indices":[1,3],"values":[0.7,0.2]},"metadata":{"x":0.1}}],'
