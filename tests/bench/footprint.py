@@ -1,0 +1,124 @@
+"""What a server takes beside its work: pauses, memory, time to start, an idle processor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from tests.bench import stored, work
+from tests.bench.figures import Row, figure, note
+from tests.bench.harness import Bench, Loaded, scenario
+from tests.bench.probes import beating
+from tests.bench.server import Server, anonymous_bytes, running
+
+_AGAIN_SHARE = 0.04
+_SAMPLE_SECONDS = 0.02
+_INDEXES = 20
+_STARTS = 3
+
+
+@scenario("swap", "pause", "memory")
+async def swap(bench: Bench) -> Sequence[Row]:
+    """Have the large graph built anew, then loaded and swapped by the API: its longest pause, and its memory."""
+    loaded = await bench.loaded()
+    server = loaded.server
+    await bench.rest(server)
+    with beating(server.port) as idle:
+        await asyncio.sleep(min(20.0, bench.options.seconds / 3))
+    resting = anonymous_bytes(server.api())
+    before = _largest_graph(await work.stats(server.port))
+    with beating(server.port) as probe, _peak(server.api()) as peak:
+        # Some rows again: once the partition is quiet, they are joined with the large graph into a new one.
+        rows = range(0, len(bench.data.vectors), int(1 / _AGAIN_SHARE))
+        await work.upsert_all(server.port, list(work.bodies(bench.data, rows=rows)), writers=1)
+        await bench.rest(server)
+    after = _largest_graph(await work.stats(server.port))
+    if after[0] == before[0] or after[1] < 0.9 * len(bench.data.vectors):
+        raise RuntimeError(f"the large graph was not swapped: segment and rows {before}, then {after}")
+    longest, idle_longest = 1000 * max(probe.latencies), 1000 * max(idle.latencies)
+    said = f"{longest:.1f} ms (idle {idle_longest:.1f} ms; {after[1]:,} rows swapped)"
+    found = await bench.recall(server)
+    return [
+        figure("pause", longest, said, recall=found, idle_longest_ms=idle_longest, graph_rows=after[1]),
+        *_memory(bench, loaded, resting, peak[0], found),
+    ]
+
+
+def _memory(bench: Bench, loaded: Loaded, resting: int, peak: int, recall: float) -> list[Row]:
+    raw = bench.data.vectors.nbytes
+    settled = anonymous_bytes(loaded.server.api())
+    share, top = ((value - loaded.empty_bytes) / raw for value in (settled, peak))
+    said = f"{share:.2f} ({settled / 2**20:,.0f} MB, empty {loaded.empty_bytes / 2**20:,.0f} MB)"
+    facts = {"bytes": settled, "bytes_before": resting, "empty_bytes": loaded.empty_bytes, "peak_bytes": peak}
+    return [
+        figure("memory", share, said, recall=recall, **facts),
+        note("memory_peak", "the same, peak during a swap", f"{top:.2f} ({peak / 2**20:,.0f} MB)", value=top),
+    ]
+
+
+def _largest_graph(stats: dict) -> tuple[object, int]:
+    """Return segment and rows of the largest graph."""
+    graphs = [graph for part in stats["freshness"]["partitions"] for graph in part["engine"]["graphs"]]
+    largest = max(graphs, key=lambda graph: graph["rows"], default={"segment": None, "rows": 0})
+    return largest["segment"], largest["rows"]
+
+
+@contextlib.contextmanager
+def _peak(pid: int) -> Iterator[list[int]]:
+    """Sample the anonymous memory of a process while the block runs; the peak is the one element of the list."""
+    found = [0]
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(_SAMPLE_SECONDS):
+            found[0] = max(found[0], anonymous_bytes(pid))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+@scenario("start", "start")
+async def start(bench: Bench) -> Sequence[Row]:
+    """Start again on the loaded rows, less the time to read and digest everything that the manifests name."""
+    server = (await bench.loaded()).server
+    await work.calm(server, seconds=3)
+    rest, total, digests = await asyncio.to_thread(start_seconds, server)
+    found = await bench.recall(server)
+    said = f"{rest:.2f} s ({total:.2f} s until ready, {digests:.2f} s to read and digest)"
+    return [figure("start", rest, said, recall=found, ready_seconds=total, digest_seconds=digests)]
+
+
+def start_seconds(server: Server) -> tuple[float, float, float]:
+    """Stop and start; return the seconds beyond verifying, until ready, and for verifying: the middle of three."""
+    seen = []
+    for _ in range(_STARTS):
+        server.stop()
+        digests = stored.digest_seconds(server.data_dir, stored.look(server.data_dir))
+        total = server.start("up")
+        seen.append((total - digests, total, digests))
+    return sorted(seen)[_STARTS // 2]
+
+
+@scenario("idle", "idle")
+async def idle(bench: Bench) -> Sequence[Row]:
+    """Measure a server with 20 indexes that nobody talks to, once it has come to rest."""
+    # With a short grace period collections come to rest soon, and nothing else changes.
+    with running(grace_seconds=1, **bench.settings) as server:
+        for number in range(_INDEXES):
+            await work.create_index(server.port, 8, f"idle-{number}")
+            body = {"vectors": [{"id": f"row-{n}", "values": [1.0, n, 2, 3, 4, 5, 6, 7]} for n in range(50)]}
+            async with work.connected(server.port, f"idle-{number}") as connection:
+                work.checked(await connection.call("POST", "/vectors/upsert", body))
+        await work.calm(server, seconds=20)
+        before, began = server.cpu_seconds(), time.perf_counter()
+        await asyncio.sleep(min(30.0, bench.options.seconds))
+        share = (server.cpu_seconds() - before) / (time.perf_counter() - began)
+        return [figure("idle", share, f"{share:.2%}")]
