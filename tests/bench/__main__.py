@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -65,7 +66,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="20,000 rows and short windows: two minutes, coarse")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file that lines are appended to")
     asked = parser.parse_args()
-    rows, seconds, scale, settle = (20_000, 6.0, 0.05, 3.0) if asked.quick else (100_000, 60.0, 1.0, None)
+    # So that what was started ends with a run that is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rows, seconds, scale, settle = (20_000, 10.0, 0.05, 3.0) if asked.quick else (100_000, 60.0, 1.0, None)
     names = [name for name in asked.only.split(",") if name] or list(QUICK if asked.quick else ORDER)
     unknown = set(names) - set(SCENARIOS)
     if unknown:

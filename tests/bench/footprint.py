@@ -14,10 +14,12 @@ from tests.bench.harness import Bench, Loaded, scenario
 from tests.bench.probes import beating
 from tests.bench.server import Server, anonymous_bytes, running
 
-_AGAIN_SHARE = 0.04
+# Fewer rows would not be worth it to join them.
+_AGAIN_SHARE, _AGAIN_MIN = 0.04, 400
 _SAMPLE_SECONDS = 0.02
 _INDEXES = 20
 _STARTS = 3
+_SWAP_SECONDS_MAX = 300
 
 
 @scenario("swap", "pause", "memory")
@@ -32,12 +34,12 @@ async def swap(bench: Bench) -> Sequence[Row]:
     before = _largest_graph(await work.stats(server.port))
     with beating(server.port) as probe, _peak(server.api()) as peak:
         # Some rows again: once the partition is quiet, they are joined with the large graph into a new one.
-        rows = range(0, len(bench.data.vectors), int(1 / _AGAIN_SHARE))
+        count = len(bench.data.vectors)
+        rows = range(min(count, max(_AGAIN_MIN, int(count * _AGAIN_SHARE))))
         await work.upsert_all(server.port, list(work.bodies(bench.data, rows=rows)), writers=1)
-        await bench.rest(server)
-    after = _largest_graph(await work.stats(server.port))
-    if after[0] == before[0] or after[1] < 0.9 * len(bench.data.vectors):
-        raise RuntimeError(f"the large graph was not swapped: segment and rows {before}, then {after}")
+        after = await _swapped(server.port, before[0], int(0.9 * len(bench.data.vectors)))
+        await asyncio.sleep(1)
+    await bench.rest(server)
     longest, idle_longest = 1000 * max(probe.latencies), 1000 * max(idle.latencies)
     said = f"{longest:.1f} ms (idle {idle_longest:.1f} ms; {after[1]:,} rows swapped)"
     found = await bench.recall(server)
@@ -57,6 +59,17 @@ def _memory(bench: Bench, loaded: Loaded, resting: int, peak: int, recall: float
         figure("memory", share, said, recall=recall, **facts),
         note("memory_peak", "the same, peak during a swap", f"{top:.2f} ({peak / 2**20:,.0f} MB)", value=top),
     ]
+
+
+async def _swapped(port: int, segment: object, rows_min: int) -> tuple[object, int]:
+    """Wait until the API serves another graph of so many rows than `segment`; return its segment and rows."""
+    end = time.monotonic() + _SWAP_SECONDS_MAX
+    while time.monotonic() < end:
+        found = _largest_graph(await work.stats(port))
+        if found[0] != segment and found[1] >= rows_min:
+            return found
+        await asyncio.sleep(0.5)
+    raise TimeoutError(f"the large graph was not swapped: {found} is the largest, was segment {segment}")
 
 
 def _largest_graph(stats: dict) -> tuple[object, int]:

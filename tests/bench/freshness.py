@@ -53,7 +53,7 @@ async def _measure(bench: Bench, server: Server, keys: tuple[str, str]) -> list[
     writes = writing.result()
     await work.remove_probes(server.port, len(writes.visible))
     await work.remove_namespace(server.port, bulk)
-    merges, checkpoints = (int(after[name] - before[name]) for name in (_MERGES, _CHECKPOINTS))
+    merges, checkpoints = (int(after.get(name, 0) - before.get(name, 0)) for name in (_MERGES, _CHECKPOINTS))
     found = await bench.recall(server)
     (p50, p99), (d50, d99) = percentiles(writes.visible), percentiles(writes.durable)
     facts = {"durable_p50_ms": d50, "durable_p99_ms": d99, "graph_merges": merges, "checkpoints": checkpoints}

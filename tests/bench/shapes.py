@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -261,6 +262,8 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SHAPES), help=f"some of {','.join(SHAPES)}")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file that lines are appended to")
     asked = parser.parse_args()
+    # So that what was started ends with a run that is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = asked.only.split(",")
     unknown = set(names) - set(SHAPES)
     if unknown:

@@ -7,6 +7,7 @@ until a read shows them, filters at 70, 1 and 0.1 %. Clients share the machine w
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PEERS), help=f"some of {','.join(PEERS)}")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file that lines are appended to")
     asked = parser.parse_args()
+    # So that what was started ends with a run that is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows = data.load(asked.rows)
     print(f"data: {rows.name}, {asked.rows:,} rows", flush=True)
     for name in asked.only.split(","):
