@@ -18,7 +18,6 @@ from tests.bench.server import Server, anonymous_bytes, running
 _AGAIN_SHARE, _AGAIN_MIN = 0.04, 400
 _SAMPLE_SECONDS = 0.02
 _INDEXES = 20
-_STARTS = 3
 _SWAP_SECONDS_MAX = 300
 
 
@@ -109,15 +108,15 @@ async def start(bench: Bench) -> Sequence[Row]:
     return [figure("start", rest, said, recall=found, ready_seconds=total, digest_seconds=digests)]
 
 
-def start_seconds(server: Server) -> tuple[float, float, float]:
-    """Stop and start; return the seconds beyond verifying, until ready, and for verifying: the middle of three."""
+def start_seconds(server: Server, times: int = 3) -> tuple[float, float, float]:
+    """Stop and start; return the seconds beyond verifying, until ready, and for verifying: the middle of `times`."""
     seen = []
-    for _ in range(_STARTS):
+    for _ in range(times):
         server.stop()
         digests = stored.digest_seconds(server.data_dir, stored.look(server.data_dir))
         total = server.start("up")
         seen.append((total - digests, total, digests))
-    return sorted(seen)[_STARTS // 2]
+    return sorted(seen)[times // 2]
 
 
 @scenario("idle", "idle")

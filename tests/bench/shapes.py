@@ -11,6 +11,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,19 @@ _MIDDLE, _CHURN_ROWS, _CHURN_ROUNDS, _CHURN_SHARE = 100_000, 50_000, 20, 0.2
 _STREAM_PER_SECOND, _STREAM_SECONDS = 1_000, 60
 _INDEXES, _INDEX_ROWS = 20, 5_000
 _ACCEPTED = 202
+# A look at small scale takes short windows, one start, and joins graphs sooner.
+_QUICK_BELOW = 0.1
 
 Step = Callable[[float], Awaitable[Sequence[Row]]]
 
 
-def _settings() -> dict[str, object]:
-    return {"graph_threads": _THREADS, "tail_rows_max": 10_000_000}
+def _is_quick(scale: float) -> bool:
+    return scale < _QUICK_BELOW
+
+
+def _settings(scale: float) -> dict[str, object]:
+    quick = {"settle_seconds": 2.0} if _is_quick(scale) else {}
+    return {"graph_threads": _THREADS, "tail_rows_max": 10_000_000, **quick}
 
 
 def _scaled(count: int, scale: float, *, least: int = 1) -> int:
@@ -45,13 +53,21 @@ async def many_namespaces(scale: float) -> Sequence[Row]:
     """Fill 100,000 namespaces of 10 rows; one of them is asked."""
     count = _scaled(_NAMESPACES, scale, least=100)
     rows = data.clustered(_ROWS_EACH * 100, _DIMENSION)
-    with running(**_settings()) as server:
+    with running(**_settings(scale)) as server:
         await work.create_index(server.port, _DIMENSION)
         taken = await work.upsert_all(server.port, _tenants(rows, count))
         await work.settled(server.port, count * _ROWS_EACH, tail_rows_max=count * _ROWS_EACH)
         name = f"{count:,} namespaces of {_ROWS_EACH} rows"
         said = f"{count * _ROWS_EACH / taken:,.0f} rows/s, one request a namespace"
-        shape = Shape("namespaces", name, server, rows.vectors[:_ROWS_EACH], rows.queries, namespace="tenant-0")
+        shape = Shape(
+            "namespaces",
+            name,
+            server,
+            rows.vectors[:_ROWS_EACH],
+            rows.queries,
+            namespace="tenant-0",
+            is_quick=_is_quick(scale),
+        )
         shape.notes.append(note("namespaces.load", f"{name}: load, acknowledged", said, seconds=taken))
         shape.compares_recall = False
         return await report(shape)
@@ -61,7 +77,7 @@ async def large_and_mixed(scale: float) -> Sequence[Row]:
     """Fill one namespace of 1,000,000 rows; then 100,000 namespaces of 10 rows beside it in the same index."""
     count, others = _scaled(_LARGE, scale, least=5_000), _scaled(_NAMESPACES, scale, least=100)
     rows = data.clustered(count, _DIMENSION)
-    with running(**_settings()) as server:
+    with running(**_settings(scale)) as server:
         await work.create_index(server.port, _DIMENSION)
         began = time.perf_counter()
         taken = await work.upsert_all(server.port, work.bodies(rows, 200))
@@ -69,14 +85,16 @@ async def large_and_mixed(scale: float) -> Sequence[Row]:
         graphed = time.perf_counter() - began
         name = f"{count:,} rows in a namespace, {_DIMENSION} dimensions"
         said = f"{count / taken:,.0f} rows/s acknowledged, {count / graphed:,.0f} rows/s until in graphs"
-        large = Shape("large", name, server, rows.vectors, rows.queries, threads=_THREADS)
+        large = Shape("large", name, server, rows.vectors, rows.queries, threads=_THREADS, is_quick=_is_quick(scale))
         large.notes.append(note("large.load", f"{name}: load", said, acknowledged=taken, graphed=graphed))
         first = await report(large)
         print_rows(first)
         await work.upsert_all(server.port, _tenants(rows, others))
         await work.settled(server.port, count + others * _ROWS_EACH, tail_rows_max=2 * others * _ROWS_EACH)
         name = f"one of each in one index ({count:,} rows, {others:,} namespaces)"
-        mixed = Shape("mixed", name, server, rows.vectors, rows.queries, compares_recall=False)
+        mixed = Shape(
+            "mixed", name, server, rows.vectors, rows.queries, compares_recall=False, is_quick=_is_quick(scale)
+        )
         second = await report(mixed)
         print_rows(second)
         return [*first, *second]
@@ -87,7 +105,7 @@ async def many_indexes(scale: float) -> Sequence[Row]:
     count = _scaled(_INDEX_ROWS, scale, least=200)
     rows = data.clustered(count, _DIMENSION)
     made = list(work.bodies(rows))
-    with running(**_settings()) as server:
+    with running(**_settings(scale)) as server:
         for number in range(_INDEXES):
             await work.create_index(server.port, _DIMENSION, f"many-{number}")
         loads = [work.upsert_all(server.port, made, writers=1, index=f"many-{number}") for number in range(_INDEXES)]
@@ -95,7 +113,7 @@ async def many_indexes(scale: float) -> Sequence[Row]:
         for number in range(_INDEXES):
             await work.settled(server.port, count, index=f"many-{number}")
         name = f"{_INDEXES} indexes of {count:,} rows in one process"
-        shape = Shape("indexes", name, server, rows.vectors, rows.queries, index="many-7")
+        shape = Shape("indexes", name, server, rows.vectors, rows.queries, index="many-7", is_quick=_is_quick(scale))
         return await report(shape)
 
 
@@ -106,7 +124,7 @@ async def churn(scale: float) -> Sequence[Row]:
     rng = np.random.default_rng(11)
     held = np.arange(count)
     spare = np.arange(count, len(pool.vectors))
-    with running(**_settings()) as server:
+    with running(**_settings(scale)) as server:
         await work.create_index(server.port, pool.vectors.shape[1])
         await work.upsert_all(server.port, _placed(pool, np.arange(count), held))
         await work.settled(server.port, count)
@@ -120,7 +138,7 @@ async def churn(scale: float) -> Sequence[Row]:
         taken = time.perf_counter() - began
         name = f"{_CHURN_ROUNDS} rounds of {_CHURN_SHARE:.0%} of {count:,} rows replaced"
         said = f"{_CHURN_ROUNDS * _CHURN_SHARE * count / taken:,.0f} rows/s"
-        shape = Shape("churn", name, server, pool.vectors[held], pool.queries)
+        shape = Shape("churn", name, server, pool.vectors[held], pool.queries, is_quick=_is_quick(scale))
         shape.notes.append(note("churn.load", f"{name}: replacing", said, seconds=taken))
         return await report(shape)
 
@@ -129,13 +147,15 @@ async def metadata_and_removal(scale: float) -> Sequence[Row]:
     """Change metadata of all rows at once and in a stream, then delete the namespace and make it again."""
     count = _scaled(_MIDDLE, scale, least=4_000)
     rows = data.clustered(count, _DIMENSION)
-    with running(**_settings()) as server:
+    with running(**_settings(scale)) as server:
         await work.create_index(server.port, _DIMENSION)
         await work.upsert_all(server.port, work.bodies(rows, 200))
         await work.settled(server.port, count)
-        await work.calm(server)
+        await work.calm(server, seconds=4 if _is_quick(scale) else 12)
         done: list[Row] = []
-        async for shape in _changes(Shape("", "", server, rows.vectors, rows.queries), rows, scale):
+        async for shape in _changes(
+            Shape("", "", server, rows.vectors, rows.queries, is_quick=_is_quick(scale)), rows, scale
+        ):
             made = await report(shape)
             print_rows(made)
             done += made
@@ -147,7 +167,7 @@ async def _changes(plain: Shape, rows: data.DataSet, scale: float) -> AsyncItera
     graphs = stored.look(server.data_dir).graph_names
 
     def shaped(key: str, name: str, said: str, **values: object) -> Shape:
-        made = Shape(key, name, server, rows.vectors, rows.queries)
+        made = replace(plain, key=key, name=name, notes=[])
         made.notes.append(note(f"{key}.change", f"{name}: the change itself", said, **values))
         return made
 
@@ -160,6 +180,7 @@ async def _changes(plain: Shape, rows: data.DataSet, scale: float) -> AsyncItera
     yield shaped("update_where", f"update-where over {count:,} rows", f"{taken:.2f} s, graphs {kept}", seconds=taken)
 
     seconds = max(5.0, _STREAM_SECONDS * scale)
+    graphs = stored.look(server.data_dir).graph_names
     late, rate = await _stream(server.port, count, seconds)
     p50, p99 = percentiles(late)
     kept = "kept" if graphs <= stored.look(server.data_dir).graph_names else "BUILT AGAIN"
