@@ -39,7 +39,7 @@ __all__ = [
 INDEX = "bench"
 # As many rows of a namespace may lie in no graph for good: it takes more for a graph of their own.
 TAIL_ROWS_MAX = 2_048
-_CALM_SHARE, _CALM_SECONDS = 0.1, 2.0
+_CALM_SHARE, _CALM_SECONDS = 0.1, 1.0
 
 
 def prefix_of(index: str = INDEX) -> str:

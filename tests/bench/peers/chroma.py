@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.peers.protocol import Absent
+from tests.bench.peers.protocol import UNFILTERED, Absent
 from tests.bench.server import free_port
 
 _START_SECONDS = 60
@@ -64,7 +64,7 @@ class Chroma:
         return [int(key) for key in found["ids"][0]]
 
     def write(self, row: int, vector: np.ndarray) -> None:
-        self._collection.add(ids=[str(row)], embeddings=[vector], metadatas=[{"draw": 0}])
+        self._collection.add(ids=[str(row)], embeddings=[vector], metadatas=[{"draw": UNFILTERED}])
 
     def has(self, row: int) -> bool:
         return bool(self._collection.get(ids=[str(row)], include=[])["ids"])

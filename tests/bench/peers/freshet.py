@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from tests.bench import work
+from tests.bench.peers.protocol import UNFILTERED
 from tests.bench.server import running
 
 
@@ -59,7 +60,7 @@ class Freshet:
         return [int(match["id"]) for match in answer["matches"]]
 
     def write(self, row: int, vector: np.ndarray) -> None:
-        rows = [{"id": str(row), "values": vector}]
+        rows = [{"id": str(row), "values": vector, "metadata": {"draw": UNFILTERED}}]
         self._call("POST", f"{work.prefix_of()}/vectors/upsert", {"vectors": rows})
 
     def has(self, row: int) -> bool:

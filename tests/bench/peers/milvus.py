@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.peers.protocol import Absent
+from tests.bench.peers.protocol import UNFILTERED, Absent
 
 _COLLECTION = "bench"
 
@@ -57,7 +57,7 @@ class MilvusLite:
         return [int(match["id"]) for match in found[0]]
 
     def write(self, row: int, vector: np.ndarray) -> None:
-        self._client.insert(_COLLECTION, [{"id": row, "draw": 0, "v": vector}])
+        self._client.insert(_COLLECTION, [{"id": row, "draw": UNFILTERED, "v": vector}])
 
     def has(self, row: int) -> bool:
         return bool(self._client.get(_COLLECTION, ids=[row]))

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from tests.bench.peers.protocol import Absent
+from tests.bench.peers.protocol import UNFILTERED, Absent
 
 
 class Pgvector:
@@ -57,7 +57,7 @@ class Pgvector:
         return [row[0] for row in rows]
 
     def write(self, row: int, vector: np.ndarray) -> None:
-        self._run("INSERT INTO freshet_bench.rows VALUES (%s, 0, %s)", (row, _text(vector)))
+        self._run("INSERT INTO freshet_bench.rows VALUES (%s, %s, %s)", (row, UNFILTERED, _text(vector)))
 
     def has(self, row: int) -> bool:
         return bool(self._run("SELECT 1 FROM freshet_bench.rows WHERE id = %s", (row,)))

@@ -7,7 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Absent", "Peer", "PeerFactory"]
+__all__ = ["UNFILTERED", "Absent", "Peer", "PeerFactory"]
+
+# Above what any filter lets pass: rows that are written singly are not among the true answers.
+UNFILTERED = 10_000
 
 
 class Absent(Exception):
@@ -43,7 +46,7 @@ class Peer(Protocol):
         ...
 
     def write(self, row: int, vector: np.ndarray) -> None:
-        """Insert one row; return when it is acknowledged."""
+        """Insert one row with the draw `UNFILTERED`; return when it is acknowledged."""
         ...
 
     def has(self, row: int) -> bool:

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from tests.bench.peers.protocol import Absent
+from tests.bench.peers.protocol import UNFILTERED, Absent
 
 _COLLECTION = "freshet-bench"
 
@@ -72,7 +72,7 @@ class Qdrant:
         return [int(point.id) for point in found.points]
 
     def write(self, row: int, vector: np.ndarray) -> None:
-        point = self._models.PointStruct(id=row, vector=vector.tolist(), payload={"draw": 0})
+        point = self._models.PointStruct(id=row, vector=vector.tolist(), payload={"draw": UNFILTERED})
         self._client.upsert(_COLLECTION, [point], wait=True)
 
     def has(self, row: int) -> bool:
