@@ -12,7 +12,7 @@ from tests.bench import stored, work
 from tests.bench.figures import Row, figure, note
 from tests.bench.harness import Bench, Loaded, scenario
 from tests.bench.probes import beating
-from tests.bench.server import Server, anonymous_bytes, running
+from tests.bench.server import Server, running
 
 # Fewer rows would not be worth it to join them.
 _AGAIN_SHARE, _AGAIN_MIN = 0.04, 400
@@ -29,14 +29,15 @@ async def swap(bench: Bench) -> Sequence[Row]:
     await bench.rest(server)
     with beating(server.port) as idle:
         await asyncio.sleep(min(20.0, bench.options.seconds / 3))
-    resting = anonymous_bytes(server.api())
+    resting = server.anonymous_bytes("serve")
     before = _largest_graph(await work.stats(server.port))
-    with beating(server.port) as probe, _peak(server.api()) as peak:
-        # Some rows again: once the partition is quiet, they are joined with the large graph into a new one.
-        count = len(bench.data.vectors)
-        rows = range(min(count, max(_AGAIN_MIN, int(count * _AGAIN_SHARE))))
-        await work.upsert_all(server.port, list(work.bodies(bench.data, rows=rows)), writers=1)
-        after = await _swapped(server.port, before[0], int(0.9 * len(bench.data.vectors)))
+    # Some rows again: once the partition is quiet, they are joined with the large graph into a new one. Their own
+    # requests are over before the probe begins.
+    count = len(bench.data.vectors)
+    rows = range(min(count, max(_AGAIN_MIN, int(count * _AGAIN_SHARE))))
+    await work.upsert_all(server.port, list(work.bodies(bench.data, rows=rows)), writers=1)
+    with beating(server.port) as probe, _peak(server) as peak:
+        after = await _swapped(server.port, before[0], int(0.9 * count))
         await asyncio.sleep(1)
     await bench.rest(server)
     longest, idle_longest = 1000 * max(probe.latencies), 1000 * max(idle.latencies)
@@ -50,7 +51,7 @@ async def swap(bench: Bench) -> Sequence[Row]:
 
 def _memory(bench: Bench, loaded: Loaded, resting: int, peak: int, recall: float) -> list[Row]:
     raw = bench.data.vectors.nbytes
-    settled = anonymous_bytes(loaded.server.api())
+    settled = loaded.server.anonymous_bytes("serve")
     share, top = ((value - loaded.empty_bytes) / raw for value in (settled, peak))
     said = f"{share:.2f} ({settled / 2**20:,.0f} MB, empty {loaded.empty_bytes / 2**20:,.0f} MB)"
     facts = {"bytes": settled, "bytes_before": resting, "empty_bytes": loaded.empty_bytes, "peak_bytes": peak}
@@ -79,14 +80,14 @@ def _largest_graph(stats: dict) -> tuple[object, int]:
 
 
 @contextlib.contextmanager
-def _peak(pid: int) -> Iterator[list[int]]:
-    """Sample the anonymous memory of a process while the block runs; the peak is the one element of the list."""
+def _peak(server: Server) -> Iterator[list[int]]:
+    """Sample the anonymous memory of the API while the block runs; the peak is the one element of the list."""
     found = [0]
     ended = threading.Event()
 
     def sample() -> None:
         while not ended.wait(_SAMPLE_SECONDS):
-            found[0] = max(found[0], anonymous_bytes(pid))
+            found[0] = max(found[0], server.anonymous_bytes("serve"))
 
     thread = threading.Thread(target=sample)
     thread.start()

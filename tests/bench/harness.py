@@ -15,7 +15,7 @@ import numpy as np
 from indexer.merge_policy import MergeOptions
 from tests.bench import baseline, data, work
 from tests.bench.figures import Row, failure
-from tests.bench.server import Server, anonymous_bytes, running
+from tests.bench.server import Server, running
 
 __all__ = ["SCENARIOS", "Bench", "Loaded", "Options", "Scenario", "run", "scenario"]
 
@@ -138,7 +138,7 @@ class Bench:
         if self._loaded is None:
             made = list(work.bodies(self.data))
             server = self._stack.enter_context(running(**self.settings))
-            empty_bytes = anonymous_bytes(server.api())
+            empty_bytes = server.anonymous_bytes("serve")
             await work.create_index(server.port, self.data.vectors.shape[1])
             before = [server.bytes_written(role) for role in ("serve", "index")]
             began = time.perf_counter()

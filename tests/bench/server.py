@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["ROOT", "Server", "anonymous_bytes", "cpu_seconds_of", "free_port", "running"]
+__all__ = ["ROOT", "Server", "cpu_seconds_of", "free_port", "running"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _READY_SECONDS = 600
@@ -75,10 +75,9 @@ class Server:
         every = _below([process.pid for process in self.started.values()])
         return _below([pid for pid in every if role in _words(pid)]) if role else every
 
-    def api(self) -> int:
-        """Return the process id of the API."""
-        (pid, *_) = self.processes("serve")
-        return pid
+    def anonymous_bytes(self, role: str) -> int:
+        """Return the anonymous memory (RssAnon) of the processes of a role, and of those below them."""
+        return sum(_anonymous_bytes(pid) for pid in self.processes(role))
 
     def cpu_seconds(self) -> float:
         """Return the processor time used so far by all processes, those that ended included."""
@@ -141,7 +140,7 @@ def running(*commands: str, **settings: object) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def anonymous_bytes(pid: int) -> int:
+def _anonymous_bytes(pid: int) -> int:
     """Return the anonymous memory of a process (RssAnon); 0 where it has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)

@@ -12,7 +12,7 @@ from tests.bench.data import true_neighbours
 from tests.bench.figures import Row, note, percentiles
 from tests.bench.footprint import start_seconds
 from tests.bench.fresh_build import fresh_recall
-from tests.bench.server import Server, anonymous_bytes
+from tests.bench.server import Server
 
 __all__ = ["RECALL_LOSS_MAX", "START_SECONDS_MAX", "Shape", "report"]
 
@@ -67,8 +67,8 @@ async def report(shape: Shape) -> list[Row]:
 
 def _sizes(shape: Shape) -> list[Row]:
     server = shape.server
-    api = anonymous_bytes(server.api()) / 2**20
-    indexer = sum(anonymous_bytes(pid) for pid in server.processes("index")) / 2**20
+    api = server.anonymous_bytes("serve") / 2**20
+    indexer = server.anonymous_bytes("index") / 2**20
     files, size = stored.count_files(server.data_dir)
     log, snapshots = (server.bytes_written(role) / 2**20 for role in ("serve", "index"))
     memory = f"API {api:,.0f} MB, indexer and its builders {indexer:,.0f} MB"
