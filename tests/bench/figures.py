@@ -21,35 +21,38 @@ __all__ = ["Row", "failure", "figure", "keep", "note", "percentiles", "print_row
 
 @dataclass(slots=True)
 class Row:
-    """What was measured, in words and numbers; `met` is None where there is no target, or no valid measurement."""
+    """What was measured (`figure`), in words and in `values`; `met` is None without a target or a valid measurement.
 
-    key: str
+    `key` is that of the target, or a name of its own.
+    """
+
     name: str
-    measured: str
+    figure: str
     target: str = ""
     met: bool | None = None
-    recall: float | None = None
     values: dict[str, object] = field(default_factory=dict)
+    recall: float | None = None
+    key: str = ""
     is_failure: bool = False
 
 
 def figure(key: str, value: float, measured: str, *, recall: float | None = None, **values: object) -> Row:
     """Return the line of the target `key`."""
     target = TARGETS[key]
-    return Row(key, target.figure, measured, target.text, target.met(value), recall, {"value": value, **values})
+    return Row(target.figure, measured, target.text, target.met(value), {"value": value, **values}, recall, key)
 
 
 def note(key: str, name: str, measured: str, *, recall: float | None = None, **values: object) -> Row:
     """Return a line without a target."""
-    return Row(key, name, measured, recall=recall, values=dict(values))
+    return Row(name, measured, values=dict(values), recall=recall, key=key)
 
 
 def failure(key: str, reason: str) -> Row:
     """Return the line of a target that could not be measured: neither met nor missed, and loud."""
     target = TARGETS.get(key)
     if target is None:
-        return Row(key, key, f"FAILED: {reason}", is_failure=True)
-    return Row(key, target.figure, f"FAILED: {reason}", target.text, is_failure=True)
+        return Row(key, f"FAILED: {reason}", key=key, is_failure=True)
+    return Row(target.figure, f"FAILED: {reason}", target.text, key=key, is_failure=True)
 
 
 def print_rows(rows: Iterable[Row]) -> None:
@@ -57,7 +60,7 @@ def print_rows(rows: Iterable[Row]) -> None:
     for row in rows:
         verdict = {True: "met", False: "MISSED", None: "FAILED" if row.is_failure else ""}[row.met]
         recall = "" if row.recall is None else f"recall {row.recall:.3f}"
-        print(f"{row.name:<86} {row.measured:<64} {recall:<13} {row.target:<9} {verdict}", flush=True)
+        print(f"{row.name:<86} {row.figure:<64} {recall:<13} {row.target:<9} {verdict}", flush=True)
 
 
 def keep(file: Path, lines: Iterable[Row], **run: object) -> None:

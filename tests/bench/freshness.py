@@ -65,7 +65,7 @@ async def _measure(bench: Bench, server: Server, keys: tuple[str, str]) -> list[
     if merges < _MERGES_MIN or not checkpoints:
         for row in rows:
             row.met, row.is_failure = None, True
-            row.measured = f"NOT VALID: {inside}; {row.measured}"
+            row.figure = f"NOT VALID: {inside}; {row.figure}"
     return rows
 
 

@@ -73,7 +73,7 @@ async def log_to_graph(bench: Bench) -> Sequence[Row]:
     found = await bench.recall(server, index=_BACKLOG)
     row = _ratio("log_to_graph", bench, bare.seconds, seconds, found)
     p50, p99 = percentiles(probe.latencies)
-    row.measured += f"; queries p50 {p50:.1f}, p99 {p99:.1f} ms"
+    row.figure += f"; queries p50 {p50:.1f}, p99 {p99:.1f} ms"
     row.values |= {"query_p50_ms": p50, "query_p99_ms": p99, "queries": len(probe.latencies)}
     async with work.connected(server.port, None) as control:
         work.checked(await control.call("DELETE", f"/indexes/{_BACKLOG}"), 202)

@@ -15,11 +15,14 @@ import orjson
 from schemas.partitions import partition_of
 from tests.bench.client import Answer, Connection
 from tests.bench.data import DataSet
+from tests.bench.figures import Row
 from tests.bench.server import Server
 
 __all__ = [
     "INDEX",
+    "PREFIX",
     "TAIL_ROWS_MAX",
+    "Row",
     "Writes",
     "ask",
     "bodies",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 INDEX = "bench"
+PREFIX = f"/i/{INDEX}"
 # As many rows of a namespace may lie in no graph for good: it takes more for a graph of their own.
 TAIL_ROWS_MAX = 2_048
 _CALM_SHARE, _CALM_SECONDS = 0.1, 1.0

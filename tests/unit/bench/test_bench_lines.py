@@ -83,7 +83,7 @@ def test_scenario_that_fails_is_a_line_for_each_of_its_targets(tmp_path):
     bench = Bench(Options(), tmp_path)
     rows = asyncio.run(run(bench, Scenario("broken", ("load", "start"), _fails)))
     assert [(row.key, row.met, row.is_failure) for row in rows] == [("load", None, True), ("start", None, True)]
-    assert "RuntimeError: the server went away" in rows[0].measured
+    assert "RuntimeError: the server went away" in rows[0].figure
     left_out = asyncio.run(run(bench, Scenario("forgetful", ("query_1", "query_16"), _forgets)))
     assert [(row.key, row.is_failure) for row in left_out] == [("query_1", False), ("query_16", True)]
 
