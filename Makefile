@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up test check docs lock soak bench proto clean venv
+.PHONY: help up test check docs lock soak soak-shapes bench bench-quick bench-peers proto clean venv
 
 # Extra arguments for the program behind a target: make test ARGS="tests/unit -x", make up ARGS="--port 6080".
 ARGS ?=
@@ -15,7 +15,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv/bin
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is passed on: make test ARGS="tests/unit -x", make up ARGS="--port 6080"'
 
@@ -33,8 +33,17 @@ check: venv ## style, types and import contracts only
 soak: venv ## the long runs: model, crash and bounds, many times as long
 	$(VENV)/python -m pytest -m soak --timeout 14400 $(ARGS)
 
-bench: venv ## measure; prints a table and appends to the results file
+soak-shapes: venv ## a million rows, 100,000 namespaces, churn and more, each measured (ARGS="--scale 0.02" for a look)
+	$(VENV)/python -m tests.bench.shapes $(ARGS)
+
+bench: venv ## measure every figure against its target; appends to the results file
 	$(VENV)/python -m tests.bench $(ARGS)
+
+bench-quick: venv ## the same with 20,000 rows in about two minutes
+	$(VENV)/python -m tests.bench --quick $(ARGS)
+
+bench-peers: venv ## the same work on other vector databases, where they are on this machine
+	$(VENV)/python -m tests.bench.peers $(ARGS)
 
 docs: venv ## write the tables of README.md and the example settings from the code
 	$(VENV)/python -m tests.docs_tables --write

@@ -1,107 +1,96 @@
-"""Measure and print a table: `python -m tests.bench [--rows N] [--seconds S] [--only NAMES] [--kafka HOST]`."""
+"""Measure and print a table, each line with its target: `python -m tests.bench [--only NAMES] [--rows N] ...`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
-import subprocess
+import signal
+import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from tests.bench import data, filters, scenarios, work
-from tests.bench.server import ROOT, running
-from tests.bench.work import Row
+from tests.bench import filtered, footprint, freshness, ingest, publish_cost, queries
+from tests.bench.figures import Row, keep, print_rows
+from tests.bench.harness import SCENARIOS, Bench, Options, run
 
 RESULTS = Path(__file__).parent / "results" / "results.jsonl"
-EF = 200
+THEMES = (ingest, footprint, queries, freshness, filtered, publish_cost)
+# In this order: what comes first leaves the shared server as it was.
+ORDER = (
+    "load",
+    "swap",
+    "queries",
+    "start",
+    "visible",
+    "ingest_p99",
+    "filters",
+    "log_to_graph",
+    "replay",
+    "publish_cost",
+    "idle",
+    "visible_kafka",
+)
+# What can be said in two minutes; the rest needs its time.
+QUICK = ("load", "swap", "queries", "start", "visible", "ingest_p99", "replay", "publish_cost")
 
 
-async def embedded(rows: int, seconds: float, only: set[str]) -> list[Row]:
-    """Run what is asked for on the embedded log."""
-    loaded = data.load(rows)
-    if "filters" in only:
-        loaded = filters.with_ranks(loaded)
-    print(f"data: {loaded.name}, {rows:,} rows", flush=True)
+async def measure(options: Options, names: list[str], results: Path) -> list[Row]:
+    """Run scenarios one after another, printing as they end; their lines are kept at once."""
     table: list[Row] = []
-    with running(graph_ef_search=EF) as server:
-        await work.create_index(server.port, loaded.vectors.shape[1])
-        steps = {
-            "load": lambda: scenarios.full_load(server, loaded),
-            "queries": lambda: scenarios.queries(server, loaded, seconds=seconds, ef=EF),
-            "filters": lambda: _filters(server.port, loaded),
-            "visible": lambda: scenarios.write_to_visible(server, loaded, seconds=seconds, target=(15, 60)),
-            "idle": lambda: scenarios.idle(server, seconds=seconds / 2),
-        }
-        if "load" not in only:
-            await work.load(server.port, loaded)
-            await work.settled(server.port, rows, tail_rows_max=rows // 10)
-        for name, step in steps.items():
-            if name in only:
-                table += _printed(await step())
-    if "idle" in only:
-        table += _printed(await scenarios.twenty_indexes(seconds=seconds / 2))
+    with tempfile.TemporaryDirectory(prefix="freshet-bench-") as folder:
+        bench = Bench(options, Path(folder))
+        print(f"data: {bench.data.name}, {options.rows:,} rows", flush=True)
+        try:
+            for name in names:
+                began = time.perf_counter()
+                rows = await run(bench, SCENARIOS[name])
+                print_rows(rows)
+                print(f"  -- {name}: {time.perf_counter() - began:.0f} s", flush=True)
+                table += rows
+                keep(results, rows, scenario=name, rows=options.rows, data=bench.data.name, scale=options.scale)
+        finally:
+            bench.close()
     return table
 
 
-async def _filters(port: int, loaded: data.DataSet) -> list[Row]:
-    await work.quiet(port)
-    return await filters.filtered_queries(port, loaded)
-
-
-async def on_kafka(bootstrap: str, rows: int, seconds: float) -> list[Row]:
-    """Measure write to visible with a Kafka broker."""
-    loaded = data.load(rows)
-    with running(log=f"kafka://{bootstrap}") as server:
-        await work.create_index(server.port, loaded.vectors.shape[1])
-        await work.load(server.port, loaded)
-        await work.settled(server.port, rows, tail_rows_max=rows)
-        table = await scenarios.write_to_visible(server, loaded, seconds=seconds, target=(30, 120))
-    for row in table:
-        row.name += ", Kafka"
-    return _printed(table)
-
-
-def _printed(rows: list[Row]) -> list[Row]:
-    for row in rows:
-        verdict = {True: "met", False: "MISSED", None: ""}[row.met]
-        print(f"{row.name:<58} {row.figure:<58} {row.target:<16} {verdict}", flush=True)
-    return rows
-
-
-def main() -> None:
-    """Parse, run, print, append the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument(
-        "--only", default="load,queries,visible,idle", help="which of load,queries,filters,visible,idle"
+def main() -> int:
+    """Parse, run, print; the exit code says whether every line has a figure, not whether it was reached."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--seconds", type=float, help="the longest window that is measured (default 60)")
+    parser.add_argument("--threads", type=int, default=1, help="threads that build one graph, here and in the baseline")
+    parser.add_argument("--ef", type=int, default=200, help="candidates where both sides are pinned to the same")
+    parser.add_argument("--kafka", default="find", help="find (as the tests do), off, or host:port")
+    parser.add_argument("--scale", type=float, help="of what has a size of its own: 1 is 1,000,000 rows")
+    parser.add_argument("--only", default="", help=f"some of {','.join(ORDER)}")
+    parser.add_argument("--quick", action="store_true", help="20,000 rows and short windows: two minutes, coarse")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that lines are appended to")
+    asked = parser.parse_args()
+    # So that what was started ends with a run that is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rows, seconds, scale, settle = (20_000, 10.0, 0.05, 3.0) if asked.quick else (100_000, 60.0, 1.0, None)
+    names = [name for name in asked.only.split(",") if name] or list(QUICK if asked.quick else ORDER)
+    unknown = set(names) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"no scenario is called {', '.join(sorted(unknown))}; there are {', '.join(ORDER)}")
+    options = Options(
+        asked.rows or rows,
+        asked.seconds or seconds,
+        asked.threads,
+        asked.ef,
+        asked.kafka,
+        asked.scale or scale,
+        settle,
     )
-    parser.add_argument("--kafka", default="", help="bootstrap address; measures only write to visible on it")
-    options = parser.parse_args()
-    began = time.time()
-    if options.kafka:
-        table = asyncio.run(on_kafka(options.kafka, options.rows, options.seconds))
-    else:
-        table = asyncio.run(embedded(options.rows, options.seconds, set(options.only.split(","))))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        for row in table:
-            line = {
-                "time": int(began),
-                "commit": commit,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "rows": options.rows,
-                **asdict(row),
-            }
-            file.write(json.dumps(line) + "\n")
+    table = asyncio.run(measure(options, names, asked.results))
+    judged = [row for row in table if row.target]
+    missed = [row.key for row in judged if row.met is False]
+    failed = [row.key for row in table if row.is_failure]
+    print(f"{sum(row.met is True for row in judged)} of {len(judged)} targets met", end="")
+    print(f"; missed: {', '.join(missed)}" if missed else "", end="")
+    print(f"; without a valid figure: {', '.join(failed)}" if failed else "")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -12,7 +12,8 @@ import orjson
 
 from tests.bench.client import Connection
 from tests.bench.data import DataSet
-from tests.bench.work import PREFIX, Row
+from tests.bench.figures import Row
+from tests.bench.work import INDEX, prefix_of
 
 __all__ = ["SHARES", "filtered_queries", "with_ranks"]
 
@@ -75,7 +76,7 @@ async def filtered_queries(port: int, data: DataSet) -> list[Row]:
 
     Latencies are those of one connection; the unfiltered ones that they are compared to come from the same rounds.
     """
-    connection = Connection(port, PREFIX)
+    connection = Connection(port, prefix_of(INDEX))
     scores = data.queries @ data.vectors.T
     rows = len(data.vectors)
     table: list[Row] = []
