@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,9 @@ async def _serve(settings: Settings, *, is_supervised: bool) -> int:
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, int(settings.stop_seconds * (1 - _CLOSING_SHARE))),
             )
+            # What the program is made of lives as long as it does: no collection has to look at it again.
+            gc.collect()
+            gc.freeze()
             server = _Server(config)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, server.stop)

@@ -72,6 +72,8 @@ async def snapshot_of(index: ServedIndex, namespace: str, wanted: Wanted, option
     that cannot be reached, `PositionNotReached` for one that was not reached in time.
     """
     follower = index.follower_of(namespace)
+    if wanted is EVENTUAL and index.is_ready(follower):
+        return follower.snapshot
     await index.ready(follower, wait_ms=options.ready_wait_ms)
     token = wanted.token
     _check_log(index, token)

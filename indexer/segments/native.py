@@ -151,17 +151,23 @@ class _Job(ctypes.Structure):
 class SearchJob:
     """A search of `slices` (`SLICE` [n], whose last fields it fills in) for the best `wanted` rows, and its result.
 
-    `query` is float32 [d], in C order. The memory that the slices point to must stay alive until it is done.
+    `query` is float32 [d], in C order. The memory that the slices point to must stay alive until it is done: `owner` is
+    kept for that.
     """
 
     __slots__ = ("_hits", "_memory", "_view", "address")
 
     def __init__(
-        self, slices: npt.NDArray[np.void], query: npt.NDArray[np.float32], metric: Metric, wanted: int
+        self,
+        slices: npt.NDArray[np.void],
+        query: npt.NDArray[np.float32],
+        metric: Metric,
+        wanted: int,
+        owner: object = None,
     ) -> None:
         room = wanted + _TIES_ROOM
         self._hits = np.empty(room, HIT)
-        self._memory = (slices, query)  # what the pointers below point to
+        self._memory = (slices, query, owner)  # what the pointers below point to
         places = (slices.ctypes.data, query.ctypes.data, self._hits.ctypes.data)
         self._view = _Job(*places, 0, len(slices), len(query), _METRICS[metric], wanted, room, 0, 0, 0)
         self.address = ctypes.addressof(self._view)

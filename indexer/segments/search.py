@@ -195,7 +195,7 @@ class _NativeSearch:
         self._metric = metric
         # The engine writes into it what the search took.
         self._slices = prepared.numbers.copy()
-        self.job: SearchJob | None = SearchJob(self._slices, self._vector, metric, query.top_k)
+        self.job: SearchJob | None = SearchJob(self._slices, self._vector, metric, query.top_k, owner=prepared)
 
     def run(self) -> None:
         assert self.job is not None

@@ -148,7 +148,7 @@ class Snapshot:
 
     def begin(self, name: str, query: SearchQuery) -> Search:
         """Return a search that was planned and not carried out yet; `hits` takes what it finds."""
-        if query.where is None and query.vector.any():
+        if query.where is None and np.count_nonzero(query.vector):
             prepared = self.plan(name, len(query.vector), query.top_k)
         else:
             prepared = self.searcher.prepare(self.slices(name), query)

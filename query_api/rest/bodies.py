@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import orjson
 import structlog
 
-from schemas.limits import BATCH_RECORDS_MAX
+from schemas.limits import BATCH_RECORDS_MAX, DIMENSION_MAX
 
 __all__ = ["BODIES_FILE", "Lifted", "Lifter", "find_lifter"]
 
@@ -31,6 +32,8 @@ _PLACE_BYTES = 12
 _NUMBER_BYTES = 2
 # Below, letting others run meanwhile costs more than it gives them.
 _QUICK_BYTES = 64 * 1024
+
+_Function = Callable[[int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,47 +64,86 @@ class _Task(ctypes.Structure):
     )
 
 
+class _Scratch:
+    """Room for what comes out of a body of up to `_QUICK_BYTES`, used again and again."""
+
+    def __init__(self) -> None:
+        self.matrix = ctypes.create_string_buffer(4 * (_QUICK_BYTES // _NUMBER_BYTES + DIMENSION_MAX))
+        self.rest = ctypes.create_string_buffer(_QUICK_BYTES + _PLACE_BYTES * BATCH_RECORDS_MAX)
+        places = (ctypes.addressof(self.matrix), ctypes.addressof(self.rest))
+        self.task = _Task(None, 0, *places, 0, 0, 0, 0)
+        self.address = ctypes.addressof(self.task)
+
+
 class Lifter:
     """The compiled library. Safe to use from several threads."""
 
     def __init__(self, file: Path) -> None:
         """Load `file`. Raises `OSError`, also where it is of another version than this module."""
         # Loaded twice: one lets other threads run during a call, the other does not.
-        self._patient, self._quick = ctypes.CDLL(str(file)), ctypes.PyDLL(str(file))
-        for library in (self._patient, self._quick):
-            library.freshet_bodies_interface.restype = ctypes.c_uint32
-            if library.freshet_bodies_interface() != _INTERFACE:
-                raise OSError(f"{file} is of another version: make the environment again.")
-            for name in ("freshet_lift_upsert", "freshet_lift_query"):
-                function = getattr(library, name)
-                function.argtypes = (ctypes.c_void_p,)
-                function.restype = ctypes.c_int32
+        patient, quick = ctypes.CDLL(str(file)), ctypes.PyDLL(str(file))
+        patient.freshet_bodies_interface.restype = ctypes.c_uint32
+        if patient.freshet_bodies_interface() != _INTERFACE:
+            raise OSError(f"{file} is of another version: make the environment again.")
+        self._upsert = (patient.freshet_lift_upsert, quick.freshet_lift_upsert)
+        self._query = (patient.freshet_lift_query, quick.freshet_lift_query)
+        for function in (*self._upsert, *self._query):
+            function.argtypes = (ctypes.c_void_p,)
+            function.restype = ctypes.c_int32
+        self._free: list[_Scratch] = []
 
     def upsert(self, body: bytes, dimension: int) -> Lifted | None:
         """Take `vectors[].values` out, lists of `dimension` finite numbers each; None where there is anything else."""
-        if not dimension:
+        if not 0 < dimension <= DIMENSION_MAX:
             return None
         # Lists of so many numbers have so many bytes at least.
-        most = len(body) // (_NUMBER_BYTES * dimension) + 1
-        return self._lift("freshet_lift_upsert", body, dimension, min(BATCH_RECORDS_MAX, most))
+        most = min(BATCH_RECORDS_MAX, len(body) // (_NUMBER_BYTES * dimension) + 1)
+        patient, quick = self._upsert
+        if len(body) <= _QUICK_BYTES:
+            return self._lift_quickly(quick, body, dimension, most)
+        return _lift(patient, body, dimension, most)
 
     def query(self, body: bytes, dimension: int) -> Lifted | None:
         """Take `vector` out, likewise; a body without one has no rows."""
-        return None if not dimension else self._lift("freshet_lift_query", body, dimension, 1)
+        if not 0 < dimension <= DIMENSION_MAX:
+            return None
+        patient, quick = self._query
+        if len(body) <= _QUICK_BYTES:
+            return self._lift_quickly(quick, body, dimension, 1)
+        return _lift(patient, body, dimension, 1)
 
-    def _lift(self, name: str, body: bytes, dimension: int, rows_max: int) -> Lifted | None:
-        library = self._quick if len(body) <= _QUICK_BYTES else self._patient
-        matrix = np.empty((rows_max, dimension), np.float32)
-        rest = np.empty(len(body) + _PLACE_BYTES * rows_max, np.uint8)
-        task = _Task(body, len(body), matrix.ctypes.data, rest.ctypes.data, 0, dimension, rows_max, 0)
-        if not getattr(library, name)(ctypes.addressof(task)):
-            return None
+    def _lift_quickly(self, function: _Function, body: bytes, dimension: int, rows_max: int) -> Lifted | None:
+        # Taken out while it is in use; where another thread has it, this one gets its own.
         try:
-            document = orjson.loads(rest.data[: task.rest_size])
-        except orjson.JSONDecodeError:
-            # The whole body is no JSON either; an error names the place in it.
-            return None
-        return Lifted(document, matrix[: task.rows])
+            scratch = self._free.pop()
+        except IndexError:
+            scratch = _Scratch()
+        task = scratch.task
+        task.body, task.size = body, len(body)
+        task.dimension, task.rows_max, task.rows = dimension, rows_max, 0
+        is_understood = function(scratch.address)
+        matrix = ctypes.string_at(scratch.matrix, 4 * dimension * task.rows)
+        rest = ctypes.string_at(scratch.rest, task.rest_size) if is_understood else b""
+        task.body = None
+        self._free.append(scratch)
+        return _lifted(rest, np.frombuffer(matrix, np.float32).reshape(-1, dimension)) if is_understood else None
+
+
+def _lift(function: _Function, body: bytes, dimension: int, rows_max: int) -> Lifted | None:
+    matrix = np.empty((rows_max, dimension), np.float32)
+    rest = np.empty(len(body) + _PLACE_BYTES * rows_max, np.uint8)
+    task = _Task(body, len(body), matrix.ctypes.data, rest.ctypes.data, 0, dimension, rows_max, 0)
+    if not function(ctypes.addressof(task)):
+        return None
+    return _lifted(rest.data[: task.rest_size], matrix[: task.rows])
+
+
+def _lifted(rest: bytes | memoryview, rows: npt.NDArray[np.float32]) -> Lifted | None:
+    try:
+        return Lifted(orjson.loads(rest), rows)
+    except orjson.JSONDecodeError:
+        # The whole body is no JSON either; an error names the place in it.
+        return None
 
 
 @lru_cache(maxsize=1)

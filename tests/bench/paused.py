@@ -6,7 +6,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,11 +16,19 @@ import orjson
 from query_api.rest import hot
 from tests.bench import work
 from tests.bench.client import Connection
-from tests.bench.work import PREFIX, Row
 from tests.support.api_server import ApiServer
 
 _PROBE_SECONDS = 0.0005
 _BODIES = 30
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Milliseconds: of as many longest pauses as there were bodies the middle and the worst, and of an answer."""
+
+    typical_ms: float
+    worst_ms: float
+    answer_ms: float
 
 
 def body_of(rows: int, dimension: int, *, wide: bool) -> bytes:
@@ -48,7 +56,7 @@ async def measured(folder: Path, rows: int, dimension: int, *, plain: bool) -> t
             server.publisher._options = replace(server.publisher._options, inline_events_max=10**9)
         await work.create_index(server.ports[0], dimension)
         # A write is answered at once when the snapshots are open.
-        connection = Connection(server.ports[0], PREFIX)
+        connection = Connection(server.ports[0], work.prefix_of())
         await connection.call("POST", "/vectors/upsert", body_of(1, dimension, wide=False))
         await work.settled(server.ports[0], 1, tail_rows_max=1)
         await connection.close()
@@ -70,9 +78,9 @@ async def measured(folder: Path, rows: int, dimension: int, *, plain: bool) -> t
     return pauses, float(out)
 
 
-async def holds(rows: int, dimension: int, *, limit_ms: float) -> Row:
-    """Compare the longest pauses while bodies arrive with those of the plain way: parsed and checked on the loop."""
-    figures = {}
+async def held(rows: int, dimension: int) -> tuple[Hold, Hold]:
+    """Return how bodies hold the loop, and how they do the plain way: parsed and checked on it."""
+    found = []
     for plain in (False, True):
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -80,21 +88,14 @@ async def holds(rows: int, dimension: int, *, limit_ms: float) -> Row:
         ):
             pauses, answer = await measured(Path(folder), rows, dimension, plain=plain)
         worst = sorted(pauses)[-_BODIES:]
-        figures[plain] = (worst[len(worst) // 2] * 1000, worst[-1] * 1000, answer * 1000)
-    ours, bare = figures[False], figures[True]
-    return Row(
-        f"loop held by {rows} rows x {dimension}, typical / worst",
-        f"{ours[0]:.1f} / {ours[1]:.1f} ms, answer {ours[2]:.0f} (plain {bare[0]:.1f} / {bare[1]:.1f}, {bare[2]:.0f})",
-        f"<= {limit_ms:.0f} ms",
-        ours[0] <= limit_ms,
-        {"hold_ms": ours[0], "worst_ms": ours[1], "plain_hold_ms": bare[0], "plain_worst_ms": bare[1]},
-    )
+        found.append(Hold(worst[len(worst) // 2] * 1000, worst[-1] * 1000, answer * 1000))
+    return found[0], found[1]
 
 
 async def send(port: int, file: str) -> float:
     """Send a body again and again; return the mean seconds of an answer."""
     body = await asyncio.to_thread(Path(file).read_bytes)
-    connection = Connection(port, PREFIX)
+    connection = Connection(port, work.prefix_of())
     began = time.perf_counter()
     for _ in range(_BODIES):
         answer = await connection.call("POST", "/vectors/upsert", body)

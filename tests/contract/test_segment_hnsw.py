@@ -17,7 +17,16 @@ from indexer.merge_policy import MergeOptions
 from indexer.segments import hnsw
 from indexer.segments.container import Container, pack
 from indexer.segments.engines import choose_engine, open_graph
-from indexer.segments.graph import NO_LINK, GraphOptions, Links, codes_of, encode_codes, links_of, sections_of
+from indexer.segments.graph import (
+    NO_LINK,
+    GraphOptions,
+    Links,
+    codes_lead,
+    codes_of,
+    encode_codes,
+    links_of,
+    sections_of,
+)
 from indexer.segments.native import SCAN, WALK, NativeGraph, slices_of
 from indexer.segments.scoring import ranks
 from indexer.snapshots.snapshot import Snapshot
@@ -355,3 +364,25 @@ def test_extension_that_begins_at_dead_elements_only_is_built(vectors):
     assert (built.links.level0[1:rows] != none).any(axis=1).all()
     found = search(built.links, matrix, Metric.COSINE, vectors[0], rows=rows, top_k=rows)
     assert sorted(found) == list(range(rows))
+
+
+@pytest.mark.parametrize(("metric", "away", "apart"), [(Metric.EUCLIDEAN, 100, 0.05), (Metric.COSINE, 1, 0.005)])
+def test_rows_that_codes_do_not_tell_apart_are_found_by_their_vectors(vectors, metric, away, apart):
+    """Close together and far from zero, where one byte a number loses more than lies between neighbours."""
+    close = (np.float32(away) + np.float32(apart) * vectors).astype(np.float32)
+    built = build_graph(job_of(close, metric=metric))
+    assert not codes_lead(built.codes, built.links)
+    found = wanted = 0
+    for query in close[:100]:
+        best = set(nearest(close, metric, query))
+        found += len(best & set(search(built.links, close, metric, query)))
+        wanted += len(best)
+    assert found >= 0.9 * wanted
+
+
+def test_codes_lead_where_they_lose_little_of_what_lies_between_neighbours(vectors):
+    """As with embeddings; a graph of one row has no neighbours to tell apart."""
+    built = build_graph(job_of(vectors))
+    assert codes_lead(built.codes, built.links)
+    one = build_graph(job_of(vectors[:1]))
+    assert not codes_lead(one.codes, one.links)

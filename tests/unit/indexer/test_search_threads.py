@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import weakref
 
 import numpy as np
 
@@ -60,3 +61,22 @@ def test_collecting_with_nothing_done_calls_nobody():
     threads = SearchThreads(ENGINE, 1)
     threads.collect()
     threads.close()
+
+
+class _Rows(np.ndarray):
+    """An array that can be watched."""
+
+
+def test_what_a_search_reads_outlives_its_caller():
+    """A client that goes away takes nothing from under a thread that still reads it."""
+    rows = np.ones((_ROWS, _DIMENSION), np.float32).view(_Rows)
+    norms = np.full(_ROWS, _DIMENSION, np.float32)
+    query = np.ones(_DIMENSION, np.float32)
+    numbers = (rows.ctypes.data, norms.ctypes.data, 0, 0, 0, _ROWS, _ROWS, SCAN, 0, 0)
+    watched = weakref.ref(rows)
+    threads = SearchThreads(ENGINE, 1)
+    threads.submit(SearchJob(slices_of([numbers]), query, Metric.COSINE, 10, owner=rows), lambda: None)
+    del rows
+    assert watched() is not None
+    threads.close()
+    assert watched() is None
