@@ -114,9 +114,7 @@ class SqliteLogs:
         """Make the log unless it is there; return its identity and slots. Raises what `Logs.open` raises."""
         if self._is_read_only:
             raise NotFound(f"There is no log of {name!r} in {self._path}.")
-        return await asyncio.shield(
-            self._writer.run(lambda connection: make_log(connection, name, log_id, partitions))
-        )
+        return await asyncio.shield(self._writer.run(lambda connection: make_log(connection, name, log_id, partitions)))
 
     async def _sweep_dropped(self) -> None:
         """Delete the rows of dropped logs, some at a time; also what a process left that died over it."""

@@ -15,7 +15,7 @@ from producer.log.sqlite_tables import ends_of, find_log
 from producer.pokes import PokeReceiver, log_topic
 from schemas.errors import ConfigError, LogUnavailable, NotFound
 
-__all__ = ["Append", "Make", "Made", "OpenLogs", "SqliteLog"]
+__all__ = ["Append", "Made", "Make", "OpenLogs", "SqliteLog"]
 
 # How long a look-up of the ends may take before the log counts as unavailable.
 _ENDS_SECONDS = 2.0

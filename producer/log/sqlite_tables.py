@@ -27,7 +27,9 @@ def find_log(connection: sqlite3.Connection, name: str, log_id: str | None) -> t
     return row[0], [slot for (slot,) in slots]
 
 
-def make_log(connection: sqlite3.Connection, name: str, log_id: str | None, partitions: int) -> tuple[str, Sequence[int]]:
+def make_log(
+    connection: sqlite3.Connection, name: str, log_id: str | None, partitions: int
+) -> tuple[str, Sequence[int]]:
     """Make the log unless another process has; return its identity, new where None was given, and its slots."""
     found = find_log(connection, name, log_id)
     if found is not None:
