@@ -10,7 +10,7 @@ import asyncio
 import json
 import struct
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import schemas.errors
 from producer.log.protocol import Appended
@@ -89,8 +89,8 @@ class FrameProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none by inheritance.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

@@ -88,6 +88,12 @@ class _Connection(FrameProtocol):
         self.sent_bytes -= len(request.body)
         self._link.answered(request, kind, body)
 
+    def end_ungreeted(self) -> None:
+        """End a connection on which nobody greets; the next one may be to an owner that lives."""
+        if not self.is_greeted:
+            self.abort()
+            self.ended("nobody greets")
+
     def ended(self, reason: str) -> None:
         """See `FrameProtocol`."""
         if not self.gone.is_set():
@@ -279,6 +285,7 @@ class OwnerLink:
                 # Nobody listens yet, or not any more: what waits is refused in time.
                 connection = None
             if connection is not None:
+                loop.call_later(self._options.connect_seconds, connection.end_ungreeted)
                 await connection.gone.wait()
                 if connection.is_greeted:
                     pause = self._options.retry_seconds_min

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -21,12 +22,29 @@ from producer.log.forwarded_frames import (
     encode_words,
 )
 from producer.log.protocol import Appended
-from producer.log.sqlite import SqliteLogs
+from producer.log.sqlite_commits import AppendRequest
+from producer.log.sqlite_open import Made
 from schemas.errors import ConfigError, CorruptData, FreshetError
 
-__all__ = ["DoorOptions", "OwnerDoor"]
+__all__ = ["DoorOptions", "Owner", "OwnerDoor"]
 
 _log = structlog.get_logger(__name__)
+
+
+class Owner(Protocol):
+    """Who writes the embedded log: `SqliteLogs`, whose docstrings say what these do."""
+
+    def accept(self, request: AppendRequest) -> asyncio.Future[Appended]:
+        """Accept packed records."""
+        ...
+
+    async def make(self, name: str, log_id: str | None, partitions: int) -> Made:
+        """Make a log."""
+        ...
+
+    async def drop(self, name: str, log_id: str, partitions: int) -> None:
+        """Drop a log."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,7 @@ class DoorOptions:
 class OwnerDoor:
     """Listens at a path; appends of one connection are accepted in the order in which they came."""
 
-    def __init__(self, logs: SqliteLogs, options: DoorOptions | None = None) -> None:
+    def __init__(self, logs: Owner, options: DoorOptions | None = None) -> None:
         self.logs = logs
         self.options = options or DoorOptions()
         self._path = ""

@@ -2,7 +2,8 @@
 
 Run as `python -m tests.support.appender <spec> <log id> <partitions> <partition> <tag> <batches> <records> [<step>]`;
 `spec` is `sqlite:<path>`, `forwarded:<path>` (see `log_owner`) or `kafka:<host:port>`. With a step it kills itself,
-without warning, where that step is reached in the fifth batch. Values are `<tag>/<batch>/<number>/<records>`, so that a reader can tell wholes from pieces.
+without warning, where that step is reached in the fifth batch. Values are
+`<tag>/<batch>/<number>/<records>`, so that a reader can tell wholes from pieces.
 """
 
 from __future__ import annotations
