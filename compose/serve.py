@@ -15,11 +15,11 @@ import uvicorn
 import uvloop
 
 from compose.config import Settings
-from compose.holding import hold
+from compose.holding import hold, run_directory
 from compose.peers import door_of
 from compose.ports import BACKLOG, BoundPorts, bind_ports, inherited_ports
 from compose.protocol import JoiningProtocol
-from compose.wiring import api_parts, is_embedded, run_directory
+from compose.wiring import api_parts, is_embedded
 from query_api.app import create_app
 from schemas.errors import FreshetError
 
@@ -120,7 +120,7 @@ async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_super
             await server.serve(sockets=list(ports.sockets))
             if not server.started:
                 raise FreshetError("The API did not start; the lines above say why.")
-            _log.info("stopped")
+        _log.info("stopped")
     finally:
         for listening in ports.sockets:
             listening.close()

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 import structlog
 
 from compose.config import Settings
-from compose.holding import hold
+from compose.holding import hold, run_directory
 from compose.peers import door_of, get
 from compose.ports import SharedPorts, check_control_port
-from compose.wiring import run_directory
 from schemas.errors import ConfigError
 
 __all__ = ["EXIT_CONFIG", "SupervisorOptions", "supervise", "tie_to_parent"]

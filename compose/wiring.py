@@ -6,10 +6,8 @@ What only one of the processes needs is imported where it is built: it halves th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
-import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Container, Sequence
@@ -18,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from compose.config import Settings, temporary_folder
-from compose.peers import PeerMetrics, api_name
+from compose.config import Settings
+from compose.holding import run_directory
+from compose.peer_metrics import PeerMetrics
+from compose.peers import api_name
 from indexer.segments.graph import GraphOptions
 from indexer.snapshots.reader import ReaderOptions, SnapshotReader
 from indexer.snapshots.store import LocalStore
@@ -49,7 +49,6 @@ __all__ = [
     "log_bytes",
     "open_logs",
     "open_store",
-    "run_directory",
 ]
 
 INDEXER = "indexer"
@@ -80,24 +79,6 @@ def crash_step(crash_at: str) -> Step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return step
-
-
-def run_directory(data_dir: Path) -> Path:
-    """Return the private folder for the wake-up sockets of a data directory, made where it is missing.
-
-    It is short, since the address of a Unix socket holds 108 bytes, and every process computes the same one.
-    Raises `ConfigError` where somebody else owns it.
-    """
-    digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
-    folder = temporary_folder() / f"freshet-{os.getuid()}-{digest}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.stat(follow_symlinks=False)
-    except OSError as error:
-        raise ConfigError(f"Cannot make the folder for sockets {folder}: {error.strerror}.") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ConfigError(f"The folder for sockets {folder} belongs to somebody else or is open to others: remove it.")
-    return folder
 
 
 def open_logs(
