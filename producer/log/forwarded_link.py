@@ -73,6 +73,7 @@ class _Connection(FrameProtocol):
         self._link = link
         self.gone = asyncio.Event()
         self.is_greeted = False
+        self.is_watched = False
         self.sent: dict[int, tuple[_Request, float]] = {}
         self.sent_bytes = 0
 
@@ -237,7 +238,8 @@ class OwnerLink:
             request = self._unsent.popleft()
             if request.future.done():
                 continue
-            if not connection.sent:
+            if not connection.is_watched:
+                connection.is_watched = True
                 loop.call_later(options.answer_seconds, self._check_answers, connection)
             self._numbers += 1
             connection.sent[self._numbers] = (request, loop.time())
@@ -250,6 +252,7 @@ class OwnerLink:
 
     def _check_answers(self, connection: _Connection) -> None:
         """Give a connection up whose oldest request got no answer for too long; else look again when that is due."""
+        connection.is_watched = False
         if connection is not self._connection or not connection.sent:
             return
         loop = asyncio.get_running_loop()
@@ -257,6 +260,7 @@ class OwnerLink:
         oldest = (sent_at for request, sent_at in connection.sent.values() if request.kind is not Kind.DROP)
         left = next(oldest, loop.time()) + self._options.answer_seconds - loop.time()
         if left > 0:
+            connection.is_watched = True
             loop.call_later(left, self._check_answers, connection)
             return
         connection.abort()
