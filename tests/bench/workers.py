@@ -25,8 +25,7 @@ async def queries_by_workers(
             await work.create_index(servers[-1].port, loaded.vectors.shape[1])
             await work.load(servers[-1].port, loaded)
             await work.settled(servers[-1].port, len(loaded.vectors), tail_rows_max=tail_rows_max)
-        for server in servers:
-            await work.quiet(server.port)
+        await asyncio.gather(*[work.quiet(server.port) for server in servers])
         latencies: list[list[float]] = [[] for _ in servers]
         # By turns, so that a busy neighbour on the machine meets all of them.
         for _ in range(_ROUNDS):
