@@ -35,12 +35,22 @@ _EXIT_CONFIG = 78
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
 SetTo = Annotated[list[str] | None, typer.Option("--set", help="One setting; may be repeated.", metavar="NAME=VALUE")]
 Port = Annotated[int | None, typer.Option("--port", help="Port of the control plane.")]
+ApiWorkers = Annotated[int | None, typer.Option("--api-workers", help="API processes that share the ports.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where log and snapshots live.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SupervisedBy = Annotated[int, typer.Option("--supervised-by", hidden=True)]
+# What a supervisor tells one of several API processes: its number, and the sockets that it inherits.
+Worker = Annotated[int | None, typer.Option("--worker", hidden=True)]
+Sockets = Annotated[str, typer.Option("--sockets", hidden=True)]
 
 
-def _load(config: Path | None, settings: list[str] | None, port: int | None, data_dir: Path | None) -> Loaded:
+def _load(
+    config: Path | None,
+    settings: list[str] | None,
+    port: int | None,
+    data_dir: Path | None,
+    api_workers: int | None = None,
+) -> Loaded:
     from compose.config import limit_native_threads, load_settings
 
     limit_native_threads()
@@ -54,6 +64,8 @@ def _load(config: Path | None, settings: list[str] | None, port: int | None, dat
         overrides["port"] = port
     if data_dir is not None:
         overrides["data_dir"] = data_dir
+    if api_workers is not None:
+        overrides["api_workers"] = api_workers
     return load_settings(config, overrides)
 
 
@@ -64,20 +76,16 @@ def up(
     settings: SetTo = None,
     port: Port = None,
     data_dir: DataDir = None,
+    api_workers: ApiWorkers = None,
     as_json: AsJson = False,
 ) -> None:
     """Run API and indexer here, until Ctrl-C."""
-    from compose.config import spell
     from compose.log_lines import set_up_logging
     from compose.supervisor import supervise
 
-    loaded = _load(config, settings, port, data_dir)
+    loaded = _load(config, settings, port, data_dir, api_workers)
     chosen = loaded.settings
     set_up_logging("up", level=chosen.log_level, form=chosen.log_format)
-    arguments = ["--config", str(config)] if config is not None else []
-    for name, source in loaded.sources.items():
-        if source == "command line":
-            arguments += ["--set", f"{name}={spell(getattr(chosen, name))}"]
 
     def ready() -> None:
         url = f"http://{f'[{chosen.bind}]' if ':' in chosen.bind else chosen.bind}:{chosen.port}"
@@ -91,7 +99,18 @@ def up(
         print(f"  log    {chosen.log}")
         print(f"  index  {url}/i/<name>" + (f", and a port of its own from {ports[0]} on" if ports else ""), flush=True)
 
-    raise typer.Exit(supervise(chosen, arguments, ready=ready))
+    raise typer.Exit(supervise(chosen, _arguments(config, loaded), ready=ready))
+
+
+def _arguments(config: Path | None, loaded: Loaded) -> list[str]:
+    """Return the options that hand the settings of this command line on to a child."""
+    from compose.config import spell
+
+    arguments = ["--config", str(config)] if config is not None else []
+    for name, source in loaded.sources.items():
+        if source == "command line":
+            arguments += ["--set", f"{name}={spell(getattr(loaded.settings, name))}"]
+    return arguments
 
 
 @app.command()
@@ -101,13 +120,26 @@ def serve(
     settings: SetTo = None,
     port: Port = None,
     data_dir: DataDir = None,
+    api_workers: ApiWorkers = None,
     supervised_by: SupervisedBy = 0,
+    worker: Worker = None,
+    sockets: Sockets = "",
 ) -> None:
     """Run the API alone."""
-    chosen = _process("api", _load(config, settings, port, data_dir), supervised_by)
+    loaded = _load(config, settings, port, data_dir, api_workers)
+    if loaded.settings.api_workers > 1 and worker is None:
+        from compose.supervisor import supervise
+
+        chosen = _process("serve", loaded, supervised_by)
+        arguments = _arguments(config, loaded)
+        raise typer.Exit(supervise(chosen, arguments, ready=lambda: None, has_indexer=False))
+    from compose.peers import api_name
     from compose.serve import run_api
 
-    raise typer.Exit(run_api(chosen, is_supervised=bool(supervised_by)))
+    chosen = _process(api_name(worker or 0), loaded, supervised_by)
+    descriptors = [int(number) for number in sockets.split(",") if number]
+    code = run_api(chosen, is_supervised=bool(supervised_by), worker=worker or 0, descriptors=descriptors)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     portless_host_template: str = Field(
         "http://localhost:{control_port}/i/{name}", description="The same for an index that got no port."
     )
+    api_workers: int = Field(
+        1, ge=1, le=64, description="API processes that share the ports; one of them writes the embedded log."
+    )
     log: str = Field(
         "sqlite://", description="The log: `sqlite://` (in the data directory) or `kafka://host:port[,host:port]`."
     )

@@ -1,17 +1,20 @@
-"""Who holds a data directory: one `freshet up`, and one API process, which alone writes the embedded log."""
+"""Who holds a data directory, one `freshet up` and one API process that writes the log; and where its sockets lie."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from compose.config import temporary_folder
 from schemas.errors import ConfigError
 
-__all__ = ["hold"]
+__all__ = ["hold", "run_directory"]
 
 _RETRY_SECONDS = 0.05
 
@@ -44,6 +47,24 @@ def hold(data_dir: Path, command: str, *, wait_seconds: float = 0.0) -> Iterator
         yield
     finally:
         os.close(descriptor)
+
+
+def run_directory(data_dir: Path) -> Path:
+    """Return the private folder for the sockets of a data directory, made where it is missing.
+
+    It is short, since the address of a Unix socket holds 108 bytes, and every process computes the same one.
+    Raises `ConfigError` where somebody else owns it.
+    """
+    digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+    folder = temporary_folder() / f"freshet-{os.getuid()}-{digest}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat(follow_symlinks=False)
+    except OSError as error:
+        raise ConfigError(f"Cannot make the folder for sockets {folder}: {error.strerror}.") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(f"The folder for sockets {folder} belongs to somebody else or is open to others: remove it.")
+    return folder
 
 
 def _locked(descriptor: int) -> bool:

@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import gc
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import structlog
 import uvicorn
 import uvloop
 
 from compose.config import Settings
-from compose.holding import hold
-from compose.ports import BACKLOG, bind_ports
+from compose.holding import hold, run_directory
+from compose.peers import door_of
+from compose.ports import BACKLOG, BoundPorts, bind_ports, inherited_ports
 from compose.protocol import JoiningProtocol
 from compose.wiring import api_parts, is_embedded
 from query_api.app import create_app
@@ -34,7 +37,29 @@ _SWITCH_SECONDS = 0.0005
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with signals left to us."""
+    """uvicorn's server, with signals left to us, and with a Unix socket beside its ports where `door` is not empty."""
+
+    def __init__(self, config: uvicorn.Config, door: str) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what was accepted; the socket goes first, so that nobody comes by it any more."""
+        if self._door:
+            await asyncio.to_thread(Path(self._door).unlink, missing_ok=True)
+        await super().shutdown(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on all of them."""
+        if self._door:
+            await asyncio.to_thread(Path(self._door).unlink, missing_ok=True)
+        await super().startup(sockets)
+        if self._door:
+
+            def protocol() -> JoiningProtocol:
+                return JoiningProtocol(self.config, self.server_state, self.lifespan.state)
+
+            self.servers.append(await asyncio.get_running_loop().create_unix_server(protocol, self._door))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,27 +72,30 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run_api(settings: Settings, *, is_supervised: bool) -> int:
+def run_api(settings: Settings, *, is_supervised: bool, worker: int = 0, descriptors: Sequence[int] = ()) -> int:
     """Run until SIGTERM or SIGINT; return the exit code. A supervised process leaves SIGINT to its supervisor.
+
+    One of several gets its number, `worker`, and `descriptors` of the sockets that its supervisor has bound for it.
 
     Raises `ConfigError`, `LogUnavailable`.
     """
     with contextlib.ExitStack() as stack:
         if is_embedded(settings):
-            stack.enter_context(hold(settings.data_dir, "serve", wait_seconds=_DYING_SECONDS))
+            name = f"serve-{worker}" if worker else "serve"
+            stack.enter_context(hold(settings.data_dir, name, wait_seconds=_DYING_SECONDS))
         # The writer thread of the log takes the interpreter back some four times a commit; by default a busy event loop
         # may keep it for 5 ms each time.
         sys.setswitchinterval(_SWITCH_SECONDS)
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-        return runner.run(_serve(settings, is_supervised=is_supervised))
+        ports = inherited_ports(settings, descriptors) if descriptors else bind_ports(settings)
+        return runner.run(_serve(settings, ports, worker, is_supervised=is_supervised))
 
 
-async def _serve(settings: Settings, *, is_supervised: bool) -> int:
-    ports = bind_ports(settings)
+async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_supervised: bool) -> int:
     if ports.skipped:
         _log.warning("index ports in use elsewhere are skipped", ports=list(ports.skipped))
     try:
-        async with api_parts(settings, index_ports=ports.index_ports) as parts:
+        async with api_parts(settings, index_ports=ports.index_ports, worker=worker) as parts:
             for spec in parts.catalog.list():
                 if spec.port and spec.port not in ports.index_ports:
                     _log.error("the port of an index is not ours now; use its path", index=spec.name, port=spec.port)
@@ -87,7 +115,8 @@ async def _serve(settings: Settings, *, is_supervised: bool) -> int:
             # What the program is made of lives as long as it does: no collection has to look at it again.
             gc.collect()
             gc.freeze()
-            server = _Server(config)
+            door = door_of(run_directory(settings.data_dir), worker) if settings.api_workers > 1 else ""
+            server = _Server(config, door)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, server.stop)
             loop.add_signal_handler(signal.SIGINT, (lambda: None) if is_supervised else server.stop)
@@ -95,7 +124,7 @@ async def _serve(settings: Settings, *, is_supervised: bool) -> int:
             await server.serve(sockets=list(ports.sockets))
             if not server.started:
                 raise FreshetError("The API did not start; the lines above say why.")
-            _log.info("stopped")
+        _log.info("stopped")
     finally:
         for listening in ports.sockets:
             listening.close()

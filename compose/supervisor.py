@@ -1,8 +1,9 @@
-"""`freshet up`: API and indexer as two processes, each with an interpreter of its own, under one watch.
+"""`freshet up`: API and indexer as processes, each with an interpreter of its own, under one watch.
 
 Guarantees: one supervisor per data directory; a child that dies comes back, after a pause that grows while it keeps
 dying; no child outlives its supervisor; a stop finishes what was accepted and ends within the time set for it. A child
-that says its settings are wrong (`EXIT_CONFIG`) is not started again.
+that says its settings are wrong (`EXIT_CONFIG`) is not started again. Several API processes share the ports; the first
+one owns the embedded log, and when all are told to stop it ends after the others.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from dataclasses import dataclass
 import structlog
 
 from compose.config import Settings
-from compose.holding import hold
-from compose.ports import check_control_port
+from compose.holding import hold, run_directory
+from compose.peers import door_of, get
+from compose.ports import SharedPorts, check_control_port
+from schemas.errors import ConfigError
 
 __all__ = ["EXIT_CONFIG", "SupervisorOptions", "supervise", "tie_to_parent"]
 
-# sysexits.h: EX_CONFIG.
+# sysexits.h: EX_CONFIG, and EX_TEMPFAIL.
 EXIT_CONFIG = 78
+_EXIT_LATER = 75
 _PR_SET_PDEATHSIG = 1
 
 _log = structlog.get_logger(__name__)
@@ -68,10 +72,13 @@ def tie_to_parent(parent: int) -> None:
 class _Child:
     """One process that is kept running."""
 
-    def __init__(self, name: str, command: Sequence[str], options: SupervisorOptions) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], options: SupervisorOptions, ports: SharedPorts | None = None
+    ) -> None:
         self.name = name
         self._command = command
         self._options = options
+        self._ports = ports
         self._process: asyncio.subprocess.Process | None = None
         self._pause = options.restart_seconds_min
         self._stopping = asyncio.Event()
@@ -80,9 +87,7 @@ class _Child:
         """Start, and start again, until told to stop; return the exit code of a child that must not come back."""
         while True:
             began = time.monotonic()
-            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.PIPE)
-            _log.debug("started", child=self.name, pid=self._process.pid)
-            code = await self._process.wait()
+            code = await self._run_once()
             if self._stopping.is_set() or code == EXIT_CONFIG:
                 return code
             if time.monotonic() - began >= self._options.steady_seconds:
@@ -92,6 +97,27 @@ class _Child:
                 await asyncio.wait_for(self._stopping.wait(), self._pause)
                 return code
             self._pause = min(2 * self._pause, self._options.restart_seconds_max)
+
+    async def _run_once(self) -> int:
+        """Run the process to its end; return its exit code."""
+        try:
+            sockets = self._ports.take() if self._ports is not None else ()
+        except ConfigError as error:
+            # While none of ours listened somebody took the port; it may be free again later.
+            _log.error("no sockets for a child", child=self.name, reason=error.message)
+            return _EXIT_LATER
+        descriptors = [made.fileno() for made in sockets]
+        command = [*self._command, *(["--sockets", ",".join(map(str, descriptors))] if descriptors else [])]
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE, pass_fds=descriptors
+            )
+        finally:
+            # Ours would keep a port listening when the child has died.
+            for made in sockets:
+                made.close()
+        _log.debug("started", child=self.name, pid=self._process.pid)
+        return await self._process.wait()
 
     def signal(self, number: int) -> None:
         """Send a signal, where there is a process to take it; the child is not started again."""
@@ -108,26 +134,49 @@ def supervise(
     *,
     ready: Callable[[], None],
     options: SupervisorOptions | None = None,
+    has_indexer: bool = True,
 ) -> int:
-    """Run API and indexer until SIGTERM or SIGINT; return the exit code.
+    """Run the API processes, and the indexer, until SIGTERM or SIGINT; return the exit code.
 
     `arguments` hand the command line's settings on to the children; `ready` is called once the API answers reads.
     Raises `ConfigError` where the data directory is held by somebody else, or the port is taken.
     """
-    with hold(settings.data_dir, "up"):
-        check_control_port(settings)
-        return asyncio.run(_supervise(settings, arguments, ready, options or SupervisorOptions()))
+    with hold(settings.data_dir, "up") if has_indexer else contextlib.nullcontext():
+        ports = None
+        if settings.api_workers > 1:
+            ports = SharedPorts(settings)
+            if ports.skipped:
+                _log.warning("index ports in use elsewhere are skipped", ports=list(ports.skipped))
+        else:
+            check_control_port(settings)
+        options = options or SupervisorOptions()
+        api, indexer = _children(settings.api_workers, arguments, options, ports)
+        return asyncio.run(_supervise(settings, api, indexer if has_indexer else None, ready, options))
+
+
+def _children(
+    workers: int, arguments: Sequence[str], options: SupervisorOptions, ports: SharedPorts | None
+) -> tuple[Sequence[_Child], _Child]:
+    def child(command: str, name: str, *own: str) -> _Child:
+        words = [sys.executable, "-P", "-m", "compose", command, "--supervised-by", str(os.getpid()), *own]
+        return _Child(name, [*words, *arguments], options, ports if command == "serve" else None)
+
+    if ports is None:
+        return [child("serve", "serve")], child("index", "index")
+    numbers = range(workers)
+    api = [child("serve", f"serve-{n}" if n else "serve", "--worker", str(n)) for n in numbers]
+    return api, child("index", "index")
 
 
 async def _supervise(
-    settings: Settings, arguments: Sequence[str], ready: Callable[[], None], options: SupervisorOptions
+    settings: Settings,
+    api: Sequence[_Child],
+    indexer: _Child | None,
+    ready: Callable[[], None],
+    options: SupervisorOptions,
 ) -> int:
-    def child(command: str) -> _Child:
-        own = [sys.executable, "-P", "-m", "compose", command, "--supervised-by", str(os.getpid())]
-        return _Child(command, [*own, *arguments], options)
-
-    api, indexer = child("serve"), child("index")
-    running = {asyncio.create_task(each.run(), name=each.name): each for each in (api, indexer)}
+    children = [*api, *([indexer] if indexer is not None else [])]
+    running = {asyncio.create_task(each.run(), name=each.name): each for each in children}
     stop_asked = asyncio.Event()
     signals = 0
 
@@ -137,7 +186,7 @@ async def _supervise(
         _log.info("stopping" if signals == 1 else "stopping at once", signal=number.name)
         stop_asked.set()
         if signals > 1:
-            for each in (api, indexer):
+            for each in children:
                 each.signal(signal.SIGKILL)
 
     loop = asyncio.get_running_loop()
@@ -156,20 +205,25 @@ async def _supervise(
 
 
 async def _stop(
-    api: _Child,
-    indexer: _Child,
+    api: Sequence[_Child],
+    indexer: _Child | None,
     tasks: dict[str, asyncio.Task[int]],
     seconds: float,
     options: SupervisorOptions,
 ) -> None:
-    """End the API first, since its last writers may wait for the indexer; what is late is killed."""
+    """End the API first, since its last writers may wait for the indexer; what is late is killed.
+
+    All API processes are told at once, so that their requests have the same time; the log's owner waits for the others.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    api.signal(signal.SIGTERM)
-    await asyncio.wait([tasks[api.name]], timeout=max(0.0, seconds - options.indexer_stop_seconds))
-    indexer.signal(signal.SIGTERM)
+    for each in api:
+        each.signal(signal.SIGTERM)
+    await asyncio.wait([tasks[each.name] for each in api], timeout=max(0.0, seconds - options.indexer_stop_seconds))
+    if indexer is not None:
+        indexer.signal(signal.SIGTERM)
     await asyncio.wait(tasks.values(), timeout=max(0.0, deadline - loop.time()))
-    for each in (api, indexer):
+    for each in (*api, *([indexer] if indexer is not None else [])):
         if not tasks[each.name].done():
             _log.error("child did not stop in time and is killed", child=each.name, seconds=seconds)
             each.signal(signal.SIGKILL)
@@ -177,7 +231,14 @@ async def _stop(
 
 
 async def _announce(settings: Settings, ready: Callable[[], None], options: SupervisorOptions) -> None:
-    """Call `ready` once `/readyz` answers 200."""
+    """Call `ready` once `/readyz` of every API process answers 200."""
+    if settings.api_workers > 1:
+        folder = run_directory(settings.data_dir)
+        for worker in range(settings.api_workers):
+            while not await _is_ready(door_of(folder, worker)):  # noqa: ASYNC110 # it says so in no other way
+                await asyncio.sleep(options.ready_poll_seconds)
+        ready()
+        return
     host = "127.0.0.1" if settings.bind in ("0.0.0.0", "localhost") else settings.bind  # noqa: S104 # compared only
     while True:
         await asyncio.sleep(options.ready_poll_seconds)
@@ -191,3 +252,11 @@ async def _announce(settings: Settings, ready: Callable[[], None], options: Supe
             if status.split(b" ")[1:2] == [b"200"]:
                 ready()
                 return
+
+
+async def _is_ready(door: str) -> bool:
+    # Nobody listens there yet, or it went away half-way: asked again.
+    with contextlib.suppress(OSError, TimeoutError):
+        status, _ = await get(door, "/readyz")
+        return status == 200
+    return False

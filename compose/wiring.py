@@ -6,19 +6,20 @@ What only one of the processes needs is imported where it is built: it halves th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
-import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from compose.config import Settings, temporary_folder
+from compose.config import Settings
+from compose.holding import run_directory
+from compose.peer_metrics import PeerMetrics
+from compose.peers import api_name
 from indexer.segments.graph import GraphOptions
 from indexer.snapshots.reader import ReaderOptions, SnapshotReader
 from indexer.snapshots.store import LocalStore
@@ -26,7 +27,7 @@ from producer.catalog import Catalog
 from producer.log.protocol import Log, Logs
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.metrics import ProducerMetrics
-from producer.pokes import PokeReceiver, PokeSender, manifest_topic
+from producer.pokes import PokeReceiver, PokeSender, log_topic, manifest_topic, socket_path
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
 from schemas.errors import ConfigError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from query_api.app import ApiDeps, ApiOptions
 
 __all__ = [
+    "INDEXER",
     "api_parts",
     "clock_ms",
     "crash_step",
@@ -47,11 +49,11 @@ __all__ = [
     "log_bytes",
     "open_logs",
     "open_store",
-    "run_directory",
 ]
 
-API = "api"
 INDEXER = "indexer"
+# Of the time for a stop, what the owner of the log leaves to the others that were told to stop at the same moment.
+_LINGER_SHARE = 0.2
 
 
 def clock_ms() -> int:
@@ -77,24 +79,6 @@ def crash_step(crash_at: str) -> Step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return step
-
-
-def run_directory(data_dir: Path) -> Path:
-    """Return the private folder for the wake-up sockets of a data directory, made where it is missing.
-
-    It is short, since the address of a Unix socket holds 108 bytes, and every process computes the same one.
-    Raises `ConfigError` where somebody else owns it.
-    """
-    digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
-    folder = temporary_folder() / f"freshet-{os.getuid()}-{digest}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.stat(follow_symlinks=False)
-    except OSError as error:
-        raise ConfigError(f"Cannot make the folder for sockets {folder}: {error.strerror}.") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ConfigError(f"The folder for sockets {folder} belongs to somebody else or is open to others: remove it.")
-    return folder
 
 
 def open_logs(
@@ -134,13 +118,15 @@ def log_bytes(settings: Settings) -> int | None:
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Return whether the log is a file of this data directory: then one API process writes it, and knows its end."""
+    """Return whether the log is a file of this data directory: then one API process writes it."""
     return not settings.log.startswith("kafka://")
 
 
 @contextlib.asynccontextmanager
-async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncIterator[ApiDeps]:
+async def api_parts(settings: Settings, *, index_ports: Sequence[int], worker: int = 0) -> AsyncIterator[ApiDeps]:
     """Start what the query API is made of; `index_ports` are those that were bound. Ends in reverse order.
+
+    `worker` is the number of this API process; the first one owns the embedded log, the others hand it their appends.
 
     Raises `ConfigError`, `LogUnavailable`.
     """
@@ -151,8 +137,9 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncI
     ProcessCollector(registry=registry)
     metrics = ProducerMetrics(registry)
     async with contextlib.AsyncExitStack() as stack:
-        pokes, to_indexer = await _pokes(settings, stack, receiver=API, sender=INDEXER)
-        logs = await _started(open_logs(settings, senders=[to_indexer], receiver=pokes, step=step), stack)
+        folder = run_directory(settings.data_dir)
+        pokes = await _receiver(folder, api_name(worker), stack)
+        logs = await _api_logs(settings, worker, pokes, step, stack)
         catalog = Catalog(logs, metrics=metrics, step=step)
         await catalog.start()
         stack.push_async_callback(catalog.close)
@@ -178,8 +165,40 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int]) -> AsyncI
             registry=registry,
             options=_api_options(settings, index_ports),
             log_bytes=lambda: log_bytes(settings),
+            merged_metrics=(
+                PeerMetrics(folder, own=worker, workers=settings.api_workers).merged
+                if settings.api_workers > 1
+                else None
+            ),
             step=step,
         )
+
+
+async def _api_logs(
+    settings: Settings, worker: int, pokes: PokeReceiver, step: Step, stack: contextlib.AsyncExitStack
+) -> Logs:
+    """Open the logs of an API process: its own, or by way of the process that owns the embedded log."""
+    folder = run_directory(settings.data_dir)
+    door = socket_path(folder, "log")
+    if worker and is_embedded(settings):
+        from producer.log.forwarded import ForwardedLogs
+
+        options = SqliteLogOptions(**settings.options_of(SqliteLogOptions))
+        path = settings.data_dir / "log.sqlite"
+        return await _started(ForwardedLogs(path, options, door=door, step=step, receiver=pokes), stack)
+    # The others follow the catalog; what else is appended is read by the indexer alone.
+    control_topic: set[str] = set()
+    others = [_sender(folder, api_name(n), stack, only=control_topic) for n in range(1, settings.api_workers)]
+    senders = [_sender(folder, INDEXER, stack), *others]
+    logs = await _started(open_logs(settings, senders=senders, receiver=pokes, step=step), stack)
+    control_topic.add(log_topic(logs.control.log_id))
+    if isinstance(logs, SqliteLogs) and settings.api_workers > 1:
+        from producer.log.forwarded_owner import OwnerDoor
+
+        owner = OwnerDoor(logs)
+        await owner.start(door)
+        stack.push_async_callback(owner.close, settings.stop_seconds * _LINGER_SHARE)
+    return logs
 
 
 @contextlib.asynccontextmanager
@@ -191,11 +210,18 @@ async def indexer_parts(settings: Settings, registry: CollectorRegistry) -> Asyn
     step = crash_step(settings.crash_at)
     ProcessCollector(registry=registry)
     async with contextlib.AsyncExitStack() as stack:
-        pokes, to_api = await _pokes(settings, stack, receiver=INDEXER, sender=API)
-        logs = await _started(open_logs(settings, senders=[to_api], receiver=pokes, step=step), stack)
+        folder = run_directory(settings.data_dir)
+        pokes = await _receiver(folder, INDEXER, stack)
+        to_apis = [_sender(folder, api_name(worker), stack) for worker in range(settings.api_workers)]
+        logs = await _started(open_logs(settings, senders=to_apis, receiver=pokes, step=step), stack)
         catalog = Catalog(logs)
         await catalog.start()
         stack.push_async_callback(catalog.close)
+
+        def published(index_id: str, partition: int) -> None:
+            for sender in to_apis:
+                sender.poke(manifest_topic(index_id, partition))
+
         indexer = Indexer(
             logs,
             catalog,
@@ -203,7 +229,7 @@ async def indexer_parts(settings: Settings, registry: CollectorRegistry) -> Asyn
             _indexer_options(settings),
             clock_ms=clock_ms,
             metrics=IndexerMetrics(registry),
-            published=lambda index_id, partition: to_api.poke(manifest_topic(index_id, partition)),
+            published=published,
         )
         indexer.use_step(step)
         await indexer.start()
@@ -233,16 +259,19 @@ async def doctor_parts(settings: Settings, *, queries: int) -> AsyncIterator[Doc
         yield DoctorParts(catalog, logs, open_store(settings), options, clock_ms)
 
 
-async def _pokes(
-    settings: Settings, stack: contextlib.AsyncExitStack, *, receiver: str, sender: str
-) -> tuple[PokeReceiver, PokeSender]:
-    folder = run_directory(settings.data_dir)
-    pokes = PokeReceiver(folder, receiver)
+async def _receiver(folder: Path, name: str, stack: contextlib.AsyncExitStack) -> PokeReceiver:
+    pokes = PokeReceiver(folder, name)
     await pokes.start()
     stack.push_async_callback(pokes.close)
-    to_other = PokeSender(folder, sender)
-    stack.callback(to_other.close)
-    return pokes, to_other
+    return pokes
+
+
+def _sender(
+    folder: Path, name: str, stack: contextlib.AsyncExitStack, *, only: Container[str] | None = None
+) -> PokeSender:
+    sender = PokeSender(folder, name, only=only)
+    stack.callback(sender.close)
+    return sender
 
 
 async def _started(logs: Logs, stack: contextlib.AsyncExitStack) -> Logs:
@@ -274,7 +303,7 @@ def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
         index_ports=tuple(index_ports),
         host_template=settings.host_template,
         portless_host_template=settings.portless_host_template,
-        ends=EndsOptions(is_sole_writer=is_embedded(settings)),
+        ends=EndsOptions(is_sole_writer=is_embedded(settings) and settings.api_workers == 1),
         writes=WriteOptions(**settings.options_of(WriteOptions)),
         **settings.options_of(ApiOptions),
     )

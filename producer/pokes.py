@@ -13,7 +13,7 @@ import hashlib
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from schemas.errors import ConfigError
@@ -50,15 +50,18 @@ def socket_path(directory: Path, receiver: str) -> str:
 
 
 class PokeSender:
-    """Sends pokes to one receiver. Safe to use from any thread."""
+    """Sends pokes to one receiver, of all topics or of those in `only`. Safe to use from any thread."""
 
-    def __init__(self, directory: Path, receiver: str) -> None:
+    def __init__(self, directory: Path, receiver: str, *, only: Container[str] | None = None) -> None:
+        self._only = only
         self._path = socket_path(directory, receiver)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
 
     def poke(self, topic: str) -> None:
         """Say that `topic` has news. Never blocks, never raises: nobody listening or a full queue loses the poke."""
+        if self._only is not None and topic not in self._only:
+            return
         # Nobody is bound, the queue is full, or this sender is closed: all of them are what the poll is there for.
         with contextlib.suppress(OSError):
             self._socket.sendto(topic.encode(), self._path)

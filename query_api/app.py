@@ -66,6 +66,7 @@ class ApiDeps:
 
     `open_log` is the one of the publisher: it opens the log of an index, again and again. `open_reader` makes the
     snapshot reader of one partition. `log_bytes` says how large the file of all logs is, None where there is none.
+    `merged_metrics` adds the other API processes' numbers to the text of this one's; None where there are no others.
     Logs and snapshots of deleted indexes are cleared away by the indexer.
     """
 
@@ -78,6 +79,7 @@ class ApiDeps:
     registry: CollectorRegistry
     options: ApiOptions = field(default_factory=ApiOptions)
     log_bytes: Callable[[], int | None] = lambda: None
+    merged_metrics: Callable[[bytes], Awaitable[bytes]] | None = None
     step: Step = no_step
 
 
@@ -124,7 +126,7 @@ def create_app(deps: ApiDeps) -> Program:
         vectors_router(reads, writes, hot),
         namespaces_router(reads, writes),
         indexes_router(control),
-        ops_router(served, deps.registry, metrics),
+        ops_router(served, deps.registry, metrics, deps.merged_metrics),
     ):
         rest.include_router(router)
     add_document(rest)

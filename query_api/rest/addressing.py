@@ -19,11 +19,15 @@ _CONTROL = frozenset({"backups", "collections", "docs", "healthz", "indexes", "m
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a request is for: the control plane or an index, and the path within it; `missing` where there is none."""
+    """What a request is for: the control plane or an index, and the path within it; `missing` where there is none.
+
+    Not `is_certain` where the catalog, as far as this process has read it, does not have the index.
+    """
 
     path: str
     spec: IndexSpec | None = None
     missing: NotFound | None = None
+    is_certain: bool = True
 
     @property
     def is_control(self) -> bool:
@@ -46,25 +50,33 @@ class Addressing:
         if port is not None and port != self._control_port:
             spec = self._catalog.by_port(port)
             missing = None if spec is not None else NotFound(f"No index is assigned to port {port}", port=port)
-            return Address(path, spec, missing)
+            return Address(path, spec, missing, is_certain=missing is None)
         if path.startswith(_PREFIX):
             name, _, rest = path[len(_PREFIX) :].partition("/")
             try:
                 return Address(f"/{rest}", self._catalog.get(unquote(name)))
             except NotFound as error:
-                return Address(f"/{rest}", missing=error)
+                return Address(f"/{rest}", missing=error, is_certain=False)
         if path[1:].partition("/")[0] in _CONTROL:
             # An index that is called like the machine must not hide the control plane.
             return Address(path)
-        return Address(path, self._by_host(host))
+        return self._by_host(path, host)
 
-    def _by_host(self, host: str) -> IndexSpec | None:
+    async def look_again(self, scope: Scope, host: str) -> Address:
+        """Resolve by the catalog as of now: another process may have made the index a moment ago.
+
+        Raises `LogUnavailable`, `OutcomeUnknown`.
+        """
+        await self._catalog.refresh()
+        return self.resolve(scope, host)
+
+    def _by_host(self, path: str, host: str) -> Address:
         """Return the index that the first of several labels of a host name names; addresses have no labels."""
         name = host.rpartition(":")[0] if ":" in host else host
         label, dot, rest = name.partition(".")
         if not dot or not rest or label.isdigit():
-            return None
+            return Address(path)
         try:
-            return self._catalog.get(label)
+            return Address(path, self._catalog.get(label))
         except NotFound:
-            return None
+            return Address(path, is_certain=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from producer.catalog import Catalog
 from query_api.rest.index_bodies import describe_index, event_of_configure, spec_of_create
 from query_api.rest.routing import body_of, control_only, documented, json_answer
 from query_api.served import Served
-from schemas.errors import Unavailable
+from schemas.errors import LogUnavailable, NotFound, OutcomeUnknown, Unavailable
 from schemas.indexes import IndexSpec, VectorType
 
 __all__ = ["ControlPlane", "indexes_router"]
@@ -38,6 +39,28 @@ class ControlPlane:
         """Return the index as clients see it."""
         return describe_index(spec, host=self.host_of(spec), is_ready=self.served.is_open(spec))
 
+    async def catch_up(self) -> None:
+        """Read the catalog to its end, where another process may have changed it; else what is known is shown."""
+        # The log does not answer: indexes are found without it.
+        with contextlib.suppress(LogUnavailable, OutcomeUnknown):
+            await self.catalog.refresh()
+
+    async def living(self, name: str) -> IndexSpec:
+        """Return the index as of now. Raises `NotFound`; `LogUnavailable` where that can't be known."""
+        await self.catch_up()
+        try:
+            return self.catalog.get(name)
+        except NotFound:
+            await self.catalog.refresh()
+            return self.catalog.get(name)
+
+    async def open(self, spec: IndexSpec) -> None:
+        """Open the index here; where the log does not answer, `status.ready` says so, and the follower tries again."""
+        try:
+            await self.served.get(spec)
+        except Unavailable as error:
+            _log.warning("index.not_opened", index=spec.name, reason=error.message)
+
 
 def indexes_router(control: ControlPlane) -> APIRouter:
     """Return the routes."""
@@ -46,6 +69,7 @@ def indexes_router(control: ControlPlane) -> APIRouter:
     @router.get("/indexes", summary="List indexes")
     async def list_indexes(request: Request) -> Response:
         knows_sparse = request.headers.get("x-pinecone-api-version", "") >= _SPARSE_SINCE
+        await control.catch_up()
         specs = [spec for spec in control.catalog.list() if knows_sparse or spec.vector_type is VectorType.DENSE]
         return json_answer({"indexes": [control.described(spec) for spec in specs]})
 
@@ -58,16 +82,14 @@ def indexes_router(control: ControlPlane) -> APIRouter:
     async def create_index(request: Request) -> Response:
         wanted = spec_of_create(await body_of(request), partitions=control.partitions)
         spec = await control.catalog.create(wanted, control.ports)
-        try:
-            await control.served.get(spec)
-        except Unavailable as error:
-            # The index exists; `status.ready` says that it cannot be used yet, and the follower tries again.
-            _log.warning("index.not_opened", index=spec.name, reason=error.message)
+        await control.open(spec)
         return json_answer(control.described(spec), status=201)
 
     @router.get("/indexes/{name}", summary="Describe an index")
     async def describe(name: str) -> Response:
-        return json_answer(control.described(control.catalog.get(name)))
+        spec = await control.living(name)
+        await control.open(spec)
+        return json_answer(control.described(spec))
 
     @router.delete("/indexes/{name}", summary="Delete an index, its log and its snapshots", status_code=202)
     async def delete_index(name: str) -> Response:
@@ -80,7 +102,7 @@ def indexes_router(control: ControlPlane) -> APIRouter:
         **documented(body="ConfigureIndexBody"),
     )
     async def configure_index(name: str, request: Request) -> Response:
-        spec = control.catalog.get(name)
+        spec = await control.living(name)
         is_strict = request.headers.get("x-pinecone-api-version", "") >= _STRICT_SINCE
         event = event_of_configure(spec, await body_of(request), is_strict=is_strict)
         return json_answer(control.described(await control.catalog.configure(event)))
@@ -100,5 +122,5 @@ def _add_empty(router: APIRouter, control: ControlPlane) -> None:
 
     @router.get("/indexes/{name}/backups", summary="Backups of an index: always none")
     async def list_backups_of(name: str) -> Response:
-        control.catalog.get(name)
+        await control.living(name)
         return json_answer({"data": []})

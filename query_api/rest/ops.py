@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -12,8 +14,10 @@ from query_api.served import Served, ServedIndex
 __all__ = ["ops_router"]
 
 
-def ops_router(served: Served, registry: CollectorRegistry, metrics: ApiMetrics) -> APIRouter:
-    """Return the routes."""
+def ops_router(
+    served: Served, registry: CollectorRegistry, metrics: ApiMetrics, merged: Callable[[bytes], Awaitable[bytes]] | None
+) -> APIRouter:
+    """Return the routes; `merged` adds the metrics of the other API processes to those of this one."""
     router = APIRouter(tags=["operations"], dependencies=[Depends(control_only)])
 
     @router.get("/healthz", summary="Whether the process answers")
@@ -31,10 +35,13 @@ def ops_router(served: Served, registry: CollectorRegistry, metrics: ApiMetrics)
         return json_answer(body, status=200 if is_ready else 503)
 
     @router.get("/metrics", summary="Metrics in Prometheus' text format")
-    async def prometheus() -> Response:
+    async def prometheus(*, own: bool = False) -> Response:
         for index in served.indexes():
             _gauge(metrics, index)
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        text = generate_latest(registry)
+        if merged is not None and not own:
+            text = await merged(text)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router
 

@@ -87,10 +87,13 @@ class Program:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         headers = header_dict(scope["headers"])
-        address = self._addressing.resolve(scope, headers.get(b"host", b"").decode("latin-1"))
+        host = headers.get(b"host", b"").decode("latin-1")
+        address = self._addressing.resolve(scope, host)
         operation = "other"
         try:
             body = await self._body(headers, receive)
+            if not address.is_certain:
+                address = await self._addressing.look_again(scope, host)
             if address.missing is not None:
                 raise address.missing
             index = None if address.spec is None else await self._served.get(address.spec)

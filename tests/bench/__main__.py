@@ -9,17 +9,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import doors, filtered, footprint, freshness, ingest, publish_cost, queries
+from tests.bench import doors, filtered, footprint, freshness, ingest, publish_cost, queries, workers
 from tests.bench.figures import Row, keep, print_rows
 from tests.bench.harness import SCENARIOS, Bench, Options, run
 
 RESULTS = Path(__file__).parent / "results" / "results.jsonl"
-THEMES = (doors, ingest, footprint, queries, freshness, filtered, publish_cost)
+THEMES = (doors, ingest, footprint, queries, freshness, filtered, publish_cost, workers)
 # In this order: what comes first leaves the shared server as it was.
 ORDER = (
     "load",
     "swap",
     "queries",
+    "workers",
     "doors",
     "start",
     "visible",

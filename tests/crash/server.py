@@ -45,7 +45,10 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A living process: `role` is `up`, `serve`, `index`, or `builder` for one of the pool that builds graphs."""
+    """A living process: `role` is `up`, `serve`, `index`, or `builder` for one of the pool that builds graphs.
+
+    Of several API processes `serve` owns the embedded log, and the others are `serve-1` and so on.
+    """
 
     pid: int
     role: str
@@ -221,7 +224,8 @@ def _role(pid: int) -> str | None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if b"compose" in words:
-            return words[words.index(b"compose") + 1].decode()
+            worker = int(words[words.index(b"--worker") + 1]) if b"--worker" in words else 0
+            return words[words.index(b"compose") + 1].decode() + (f"-{worker}" if worker else "")
         if any(b"spawn_main" in word for word in words):
             return "builder"
     return None

@@ -43,12 +43,16 @@ class Scenario:
 
 
 _OFTEN = Scenario(passings_max=100)
+_FORWARDED = Scenario(passings_max=100, workload=WorkloadOptions(workers=2))
 _SCENARIOS = {
     "api.before_answer": Scenario(passings_max=100),
     "append.before_answer": _OFTEN,
     "append.before_commit": _OFTEN,
     "append.after_commit": _OFTEN,
     "api.after_append": _OFTEN,
+    "forward.after_send": _FORWARDED,
+    "forward.before_answer": _FORWARDED,
+    "forward.before_send": _FORWARDED,
     "follower.before_swap": _OFTEN,
     "gc.unlink": _OFTEN,
     "publish.after_append": _OFTEN,

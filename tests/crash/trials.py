@@ -6,13 +6,14 @@ import random
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.crash.client import Client, Unreachable
 from tests.crash.history import Violation
 from tests.crash.server import INDEX, Server, kill
-from tests.crash.steps import scenario_of
-from tests.crash.workload import Workload
+from tests.crash.steps import Scenario, scenario_of
+from tests.crash.workload import Workload, WorkloadOptions
 from tests.support.broker import Broker
 
 __all__ = ["crash_at", "kill_at_random", "recover"]
@@ -92,16 +93,17 @@ def _server(folder: Path, broker: Broker | None) -> Server:
     return Server(folder / "data", log=f"kafka://{broker.bootstrap}", settings=settings)
 
 
-def crash_at(steps: Sequence[str], folder: Path, *, seed: int, broker: Broker | None = None) -> None:
+def crash_at(steps: Sequence[str], folder: Path, *, seed: int, broker: Broker | None = None, workers: int = 1) -> None:
     """Let a process die at one step after another, kill the rest a little later each time, and compare."""
     rng = random.Random(f"{steps} {seed}")
-    scenarios = [scenario_of(step) for step in steps]
+    scenarios = [_shared(scenario_of(step), workers) for step in steps]
     with _server(folder, broker) as server:
         workload = Workload(server.port, INDEX, seed=rng.randrange(1 << 30), options=scenarios[0].workload)
         extra = Extra(server)
         for step, scenario in zip(steps, scenarios, strict=True):
             passings = rng.randint(1, scenario.passings_max)
-            server.start(settings={"FRESHET_CRASH_AT": f"{step}:{passings}"})
+            processes = {"FRESHET_API_WORKERS": str(scenario.workload.workers)}
+            server.start(settings={"FRESHET_CRASH_AT": f"{step}:{passings}", **processes})
             if step == steps[0]:
                 server.create_index()
             elif passings >= _PASSINGS_TO_VERIFY:
@@ -115,14 +117,23 @@ def crash_at(steps: Sequence[str], folder: Path, *, seed: int, broker: Broker | 
         extra.verify()
 
 
-def kill_at_random(folder: Path, *, kills: int, seed: int, broker: Broker | None = None) -> None:
+def _shared(scenario: Scenario, workers: int) -> Scenario:
+    """Return the scenario with at least so many API processes."""
+    workload = replace(scenario.workload, workers=max(workers, scenario.workload.workers))
+    return replace(scenario, workload=workload)
+
+
+def kill_at_random(folder: Path, *, kills: int, seed: int, broker: Broker | None = None, workers: int = 1) -> None:
     """Kill one process or all of them at random moments of one long run, comparing after each kill of all."""
     rng = random.Random(seed)
     roles = ["serve", "index", "builder", "up", "up"] + (["broker", "broker"] if broker else [])
+    # The owner of the log and the others, more often than anything else.
+    roles += [f"serve-{number}" for number in range(1, workers)] * 2 + ["serve"] * (workers > 1)
+    settings = {"FRESHET_API_WORKERS": str(workers)}
     with _server(folder, broker) as server:
-        server.start()
+        server.start(settings=settings)
         server.create_index()
-        workload = Workload(server.port, INDEX, seed=seed)
+        workload = Workload(server.port, INDEX, seed=seed, options=WorkloadOptions(workers=workers))
         workload.start()
         for number in range(kills):
             time.sleep(rng.uniform(0.1, 1.5))
@@ -130,7 +141,7 @@ def kill_at_random(folder: Path, *, kills: int, seed: int, broker: Broker | None
             if role == "up":
                 server.kill()
                 workload.stop()
-                server.start()
+                server.start(settings=settings)
                 workload.verify()
                 workload.start()
             elif role == "broker" and broker is not None:

@@ -29,13 +29,17 @@ _ATTEMPT_SECONDS = 40.0
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
-    """How much is done: ids per writer and namespace, seconds between writes, bytes of filling per record."""
+    """How much is done: ids per writer and namespace, seconds between writes, bytes of filling per record.
+
+    Where several API `workers` share a port, a reader asks for what it has seen: one of them may be a moment behind.
+    """
 
     writers: int = 8
     readers: int = 2
     ids: int = 24
     pause_seconds: float = 0.004
     filling_bytes: int = 0
+    workers: int = 1
 
 
 def answered(reply: Reply) -> Answered:
@@ -56,14 +60,23 @@ class _Reader:
 
     positions: dict[int, Position] = field(default_factory=dict)
     lows: dict[int, int] = field(default_factory=dict)
+    token: PositionToken | None = None
 
     def check_token(self, token: str | None, what: str) -> None:
         if token is None:
             raise Violation(f"{what}: an answer without a position")
-        for partition, position in PositionToken.parse(token).positions.items():
+        parsed = PositionToken.parse(token)
+        self.token = parsed if self.token is None else self.token.merge(parsed)
+        for partition, position in parsed.positions.items():
             if position < self.positions.get(partition, position):
                 raise Violation(f"{what}: partition {partition} went back from {self.positions[partition]} to {token}")
             self.positions[partition] = position
+
+    def asks(self, token: str | None) -> str | None:
+        """Return the token for a read that must show what this reader has seen, and `token`."""
+        if self.token is None:
+            return token
+        return str(self.token if token is None else self.token.merge(PositionToken.parse(token)))
 
 
 class Workload:
@@ -226,8 +239,11 @@ class Workload:
             while not self._stop.is_set():
                 track = rng.choice(rng.choice(self._tracks))
                 demand = track.seen() if rng.random() < 0.5 else None
+                token = demand.token if demand else None
+                if self._options.workers > 1:
+                    token = reader.asks(token)
                 try:
-                    reply = self._read(client, track, demand.token if demand else None, 3_000)
+                    reply = self._read(client, track, token, 3_000)
                 except Unreachable:
                     self._stop.wait(0.02)
                     continue

@@ -1,8 +1,9 @@
 """A process that appends to a log until it is done or killed, and says on its output what was acknowledged.
 
 Run as `python -m tests.support.appender <spec> <log id> <partitions> <partition> <tag> <batches> <records> [<step>]`;
-`spec` is `sqlite:<path>` or `kafka:<host:port>`. With a step it kills itself, without warning, where that step is
-reached in the fifth batch. Values are `<tag>/<batch>/<number>/<records>`, so that a reader can tell wholes from pieces.
+`spec` is `sqlite:<path>`, `forwarded:<path>` (see `log_owner`) or `kafka:<host:port>`. With a step it kills itself,
+without warning, where that step is reached in the fifth batch. Values are
+`<tag>/<batch>/<number>/<records>`, so that a reader can tell wholes from pieces.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from producer.log.forwarded import ForwardedLogs
 from producer.log.kafka import KafkaLogOptions, KafkaLogs
 from producer.log.protocol import LogRecord, Logs, StoredRecord
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
+from producer.pokes import socket_path
 from producer.steps import Step, no_step
 
-__all__ = ["Appender", "assert_whole", "batch", "clock_ms", "make_logs"]
+__all__ = ["Appender", "assert_whole", "batch", "clock_ms", "door_of", "killer", "make_logs"]
 
 _KILL_IN_BATCH = 5
 
@@ -32,11 +35,18 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def door_of(path: Path) -> str:
+    """Return where the owner of an embedded log listens."""
+    return socket_path(path.parent, "log")
+
+
 def make_logs(spec: str, *, step: Step = no_step, control: str = "tests") -> Logs:
     """Make the logs that `spec` names, with small numbers where a test would otherwise wait."""
     kind, _, where = spec.partition(":")
     if kind == "sqlite":
         return SqliteLogs(Path(where), SqliteLogOptions(), clock_ms=clock_ms, step=step)
+    if kind == "forwarded":
+        return ForwardedLogs(Path(where), SqliteLogOptions(), door=door_of(Path(where)), step=step)
     # A busy machine may take its time; what happens when a broker is away has tests of its own.
     return KafkaLogs(where, KafkaLogOptions(control=control, answer_seconds=20.0), step=step)
 
@@ -105,7 +115,8 @@ def assert_whole(records: Sequence[StoredRecord], acknowledged: Mapping[tuple[st
         assert found.get(key) == begin, f"acknowledged batch {key} is not at {begin}"
 
 
-def _killer(name: str) -> Callable[[str], None]:
+def killer(name: str) -> Callable[[str], None]:
+    """Return the step that ends this process where `name` is reached the fifth time."""
     seen = 0
 
     def step(reached: str) -> None:
@@ -119,7 +130,7 @@ def _killer(name: str) -> Callable[[str], None]:
 
 async def _main(spec: str, log_id: str, partitions: str, partition: str, tag: str, *rest: str) -> None:
     batches, records = int(rest[0]), int(rest[1])
-    logs = make_logs(spec, step=_killer(rest[2]) if len(rest) > 2 else no_step)
+    logs = make_logs(spec, step=killer(rest[2]) if len(rest) > 2 else no_step)
     await logs.start()
     log = await logs.open("contract", log_id, int(partitions))
     for number in range(batches):

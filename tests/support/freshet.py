@@ -122,7 +122,7 @@ class Freshet:
         return dict(json.loads((self.folder / "up.out").read_text()))
 
     def children(self) -> dict[str, int]:
-        """Return the pids of the living API and indexer, by command."""
+        """Return the pids of the living API and indexer, by command; of several API processes `serve`, `serve-1`."""
         assert self.process is not None
         found = {}
         for entry in Path("/proc").iterdir():
@@ -133,7 +133,8 @@ class Freshet:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 at = words.index(b"--supervised-by") if b"--supervised-by" in words else 0
                 if at and int(words[at + 1]) == self.process.pid and alive(int(entry.name)):
-                    found[words[at - 1].decode()] = int(entry.name)
+                    worker = int(words[words.index(b"--worker") + 1]) if b"--worker" in words else 0
+                    found[words[at - 1].decode() + (f"-{worker}" if worker else "")] = int(entry.name)
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from compose.config import load_settings
-from compose.wiring import crash_step, is_embedded, open_logs, run_directory
+from compose.holding import run_directory
+from compose.wiring import crash_step, is_embedded, open_logs
 from producer.log.kafka import KafkaLogs
 from producer.log.sqlite import SqliteLogs
 from producer.steps import no_step
