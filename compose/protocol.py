@@ -15,7 +15,7 @@ __all__ = ["JoiningProtocol"]
 
 
 class _JoinedWrites:
-    """A transport that writes what comes in one turn of the loop at the end of it."""
+    """A transport that writes what comes in one turn of the loop at the end of it, or when it is told to."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -25,15 +25,16 @@ class _JoinedWrites:
     def write(self, data: bytes) -> None:
         """Write `data` after all that was written before it."""
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
         """Close after all that was written."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits, now."""
         parts, self._parts = self._parts, []
         if parts and not self._transport.is_closing():
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -48,4 +49,10 @@ class JoiningProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn is called
         """See `asyncio.Protocol`."""
-        super().connection_made(_JoinedWrites(transport, self.loop))  # type: ignore[arg-type] # all that it uses of one
+        self._joined = _JoinedWrites(transport, self.loop)
+        super().connection_made(self._joined)  # type: ignore[arg-type] # all that it uses of one
+
+    def on_response_complete(self) -> None:
+        """Write the answer now that it is whole, before anything else is done for it."""
+        self._joined.flush()
+        super().on_response_complete()

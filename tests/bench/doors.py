@@ -24,7 +24,7 @@ async def doors(bench: Bench) -> Sequence[Row]:
 async def _hold(key: str, rows: int, dimension: int = 384) -> Row:
     ours, plain = await paused.held(rows, dimension)
     said = (
-        f"{ours.typical_ms:.1f} ms, worst {ours.worst_ms:.1f}, answer {ours.answer_ms:.0f} "
+        f"{ours.typical_ms:.1f} ms, worst {ours.worst_ms:.1f}, answer {ours.answer_ms:.0f}, idle {ours.idle_ms:.1f} "
         f"(parsed on the loop: {plain.typical_ms:.1f}, {plain.worst_ms:.1f}, {plain.answer_ms:.0f})"
     )
     facts = {"worst_ms": ours.worst_ms, "plain_ms": plain.typical_ms, "plain_worst_ms": plain.worst_ms}
