@@ -162,7 +162,7 @@ class Bench:
     async def history(self) -> Server:
         """Return a server whose log holds all rows, and whose snapshots are still to be made; nothing runs on it."""
         if self._history is None:
-            server = self._stack.enter_context(running("serve", **self.settings))
+            server = self._stack.enter_context(running(commands=["serve"], **self.settings))
             await work.create_index(server.port, self.data.vectors.shape[1])
             await work.upsert_all(server.port, list(work.bodies(self.data)))
             server.stop()

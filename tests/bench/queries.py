@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 from tests.bench import work
-from tests.bench.data import true_neighbours
+from tests.bench.data import DataSet, true_neighbours
 from tests.bench.figures import Row, figure, note, percentiles
 from tests.bench.harness import Bench, scenario
 from tests.bench.probes import Probe, asking
@@ -18,6 +19,7 @@ from tests.bench.server import ROOT, Server, free_port
 
 # Interleaved in so many turns, so that a busy neighbour on the machine meets both sides.
 _TURNS = 4
+_RECALL_QUERIES = 200
 _RATE = 100
 _PACED_ROWS = 1_000
 
@@ -31,24 +33,37 @@ async def queries(bench: Bench) -> Sequence[Row]:
     server.stop()
     server.start("up", graph_ef_search=bench.options.ef)
     try:
-        async with _bare_program(bench) as port:
-            own_recall = await bench.recall(server)
-            bare_recall = await work.recall(port, bench.questions[:200], bench.truth[:200], prefix="")
-            for connections, key in ((1, "query_1"), (16, "query_16")):
-                ours: list[float] = []
-                bare: list[float] = []
-                for _ in range(_TURNS):
-                    window = {"connections": connections, "seconds": seconds / _TURNS}
-                    ours += await work.ask(server.port, bench.questions, prefix=work.prefix_of(), **window)
-                    bare += await work.ask(port, bench.questions, prefix="", **window)
-                ratio = len(ours) / len(bare)
-                (p50, p99), rate = percentiles(ours), len(ours) / seconds
-                said = f"{ratio:.2f} ({rate:,.0f}/s, bare {len(bare) / seconds:,.0f}; p50 {p50:.1f}, p99 {p99:.1f} ms)"
-                facts = {"per_second": rate, "p50_ms": p50, "p99_ms": p99, "ef": bench.options.ef}
-                rows.append(figure(key, ratio, said, recall=own_recall, bare_recall=bare_recall, **facts))
+        bare = (await bench.bare()).file
+        rows += await against_bare(server, bench.data, bare, seconds=seconds, ef=bench.options.ef)
     finally:
         server.stop()
         server.start("up")
+    return rows
+
+
+async def against_bare(server: Server, data: DataSet, bare: Path, *, seconds: float, ef: int) -> list[Row]:
+    """Ask a server that was started with `graph_ef_search=ef`, and the bare program over the graph in the file `bare`.
+
+    Both hold the rows of `data`; the turns are interleaved.
+    """
+    asked = [work.question(query) for query in data.queries]
+    truth = true_neighbours(data.vectors, data.queries[:_RECALL_QUERIES], 10)
+    rows: list[Row] = []
+    async with _bare_program(bare, data.vectors.shape[1], ef) as port:
+        own_recall = await work.recall(server.port, asked[:_RECALL_QUERIES], truth)
+        bare_recall = await work.recall(port, asked[:_RECALL_QUERIES], truth, prefix="")
+        for connections, key in ((1, "query_1"), (16, "query_16")):
+            ours: list[float] = []
+            theirs: list[float] = []
+            for _ in range(_TURNS):
+                window = {"connections": connections, "seconds": seconds / _TURNS}
+                ours += await work.ask(server.port, asked, **window)
+                theirs += await work.ask(port, asked, prefix="", **window)
+            ratio = len(ours) / len(theirs)
+            (p50, p99), rate = percentiles(ours), len(ours) / seconds
+            said = f"{ratio:.2f} ({rate:,.0f}/s, bare {len(theirs) / seconds:,.0f}; p50 {p50:.1f}, p99 {p99:.1f} ms)"
+            facts = {"per_second": rate, "p50_ms": p50, "p99_ms": p99, "ef": ef}
+            rows.append(figure(key, ratio, said, recall=own_recall, bare_recall=bare_recall, **facts))
     return rows
 
 
@@ -75,9 +90,9 @@ async def _at_recall_target(bench: Bench, server: Server, seconds: float) -> lis
 
 
 @contextlib.asynccontextmanager
-async def _bare_program(bench: Bench) -> AsyncIterator[int]:
-    bare, port = await bench.bare(), free_port()
-    arguments = [str(bare.file), str(bench.data.vectors.shape[1]), str(port), str(bench.options.ef)]
+async def _bare_program(graph: Path, dimension: int, ef: int) -> AsyncIterator[int]:
+    port = free_port()
+    arguments = [str(graph), str(dimension), str(port), str(ef)]
     process = await asyncio.to_thread(
         subprocess.Popen, [sys.executable, "-m", "tests.bench.baseline", *arguments], cwd=ROOT
     )

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,9 +120,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(*commands: str, **settings: object) -> Iterator[Server]:
-    """Run `freshet up`, or the `commands` given, with `settings` (as `FRESHET_<NAME>`); end it and clean up after."""
-    folder = Path(tempfile.mkdtemp(prefix="freshet-bench-"))
+def running(kept: Path | None = None, *, commands: Sequence[str] = ("up",), **settings: object) -> Iterator[Server]:
+    """Run `freshet up`, or the `commands` given, with `settings` (as `FRESHET_<NAME>`), and end it afterwards.
+
+    Its data stay in the folder `kept` where that is given, else they are removed.
+    """
+    folder = kept or Path(tempfile.mkdtemp(prefix="freshet-bench-"))
     server = Server(folder, free_port(), free_port())
     server.settings = {
         "port": server.port,
@@ -133,11 +136,12 @@ def running(*commands: str, **settings: object) -> Iterator[Server]:
         **settings,
     }
     try:
-        server.start(*(commands or ("up",)))
+        server.start(*commands)
         yield server
     finally:
         server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -15,7 +15,7 @@ import orjson
 from schemas.partitions import partition_of
 from tests.bench.client import Answer, Connection
 from tests.bench.data import DataSet
-from tests.bench.figures import Row
+from tests.bench.figures import Row, percentiles
 from tests.bench.server import Server
 
 __all__ = [
@@ -29,8 +29,11 @@ __all__ = [
     "calm",
     "connected",
     "create_index",
+    "load",
     "neighbour_namespace",
+    "percentiles",
     "prefix_of",
+    "quiet",
     "recall",
     "remove_namespace",
     "settled",
@@ -108,6 +111,11 @@ async def upsert_all(port: int, made: Iterable[bytes], *, writers: int = 8, inde
     return time.perf_counter() - began
 
 
+async def load(port: int, data: DataSet, *, batch: int = 100, writers: int = 8) -> float:
+    """Upsert all rows; the bodies are made before the time begins. Return the seconds until the last answer."""
+    return await upsert_all(port, list(bodies(data, batch)), writers=writers)
+
+
 async def _upsert(connection: Connection, body: bytes) -> Answer:
     while True:
         answer = await connection.call("POST", "/vectors/upsert", body)
@@ -136,6 +144,17 @@ async def settled(
     raise TimeoutError(f"{rows} rows were not in graphs within {seconds_max} s: {now}")
 
 
+async def quiet(port: int, *, seconds: float = 25, seconds_max: float = 400) -> None:
+    """Wait until no manifest was committed for `seconds`: the graphs of a quiet partition are joined by then."""
+    began = changed = time.perf_counter()
+    last: list[int] = []
+    while time.perf_counter() - changed < seconds and time.perf_counter() - began < seconds_max:
+        now = [part["snapshotVersion"] for part in (await stats(port))["freshness"]["partitions"]]
+        if now != last:
+            last, changed = now, time.perf_counter()
+        await asyncio.sleep(1)
+
+
 async def calm(server: Server, *, seconds: float = 12.0, seconds_max: float = 400) -> float:
     """Wait until the processes have been at rest for `seconds` without a break; return the seconds that took.
 
@@ -162,8 +181,11 @@ def question(vector: np.ndarray, *, top_k: int = 10, namespace: str = "", where:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-async def ask(port: int, encoded: list[bytes], *, connections: int, seconds: float, prefix: str) -> list[float]:
-    """Query for `seconds` over `connections`; return the latency of every answer in seconds."""
+async def ask(
+    port: int, queries: np.ndarray | list[bytes], *, connections: int, seconds: float, prefix: str = PREFIX
+) -> list[float]:
+    """Ask vectors, or bodies, for `seconds` over `connections`; return the latency of every answer in seconds."""
+    encoded = _encoded(queries, 10)
     latencies: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -181,8 +203,13 @@ async def ask(port: int, encoded: list[bytes], *, connections: int, seconds: flo
     return latencies
 
 
-async def recall(port: int, encoded: list[bytes], truth: np.ndarray, *, prefix: str) -> float:
-    """Return the share of true neighbours (row numbers, int [q, k]) among the answers."""
+def _encoded(queries: np.ndarray | list[bytes], top_k: int) -> list[bytes]:
+    return queries if isinstance(queries, list) else [question(query, top_k=top_k) for query in queries]
+
+
+async def recall(port: int, queries: np.ndarray | list[bytes], truth: np.ndarray, *, prefix: str = PREFIX) -> float:
+    """Return the share of true neighbours (row numbers, int [q, k]) among the answers to vectors or bodies."""
+    encoded = _encoded(queries, truth.shape[1])
     connection = Connection(port, prefix)
     found = 0
     for body, rows in zip(encoded, truth, strict=True):
