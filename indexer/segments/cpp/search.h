@@ -199,8 +199,9 @@ class Search {
     bool walk_inside(Slice& slice, uint32_t number, const Ruler& ruler, std::vector<uint32_t> seeds) {
         for (uint64_t at = 0; at < kSeeds; ++at) {
             uint64_t row = at * slice.rows / kSeeds;
-            while (row < slice.rows && !slice.mask[row]) ++row;
-            if (row < slice.rows) seeds.push_back(uint32_t(row));
+            const uint64_t end = (at + 1) * slice.rows / kSeeds;
+            while (row < end && !slice.mask[row]) ++row;
+            if (row < end) seeds.push_back(uint32_t(row));
         }
         const uint32_t ef = std::max(slice.ef, std::min(wanted_, slice.allowed)) * kInsideWidth;
         Walk walk(*slice.graph, ruler, slice.mask, ef, uint64_t(slice.budget) * kInsideWidth);
