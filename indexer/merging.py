@@ -173,7 +173,8 @@ class Merges:
             landed = fold_changes(item.segment_id, view.changes, from_offset=job.frozen_offset)
             if job.rewritten is not None:
                 # All rows keep their places, those too that were dead when it was frozen.
-                landed = replace(fold_changes(item.segment_id, view.changes), patches=landed.patches)
+                kills = [replace(change, patches=()) for change in view.changes]
+                landed = replace(fold_changes(item.segment_id, kills), patches=landed.patches)
             for at, entry in enumerate(outputs):
                 moved = _move(landed, moves, at, entry.segment_id)
                 if len(moved.killed_rows) or moved.patches:

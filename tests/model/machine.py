@@ -40,7 +40,7 @@ from tests.model.world import (
     event_of,
     poison_of,
 )
-from tests.support.builders import dense, spec_of, upsert
+from tests.support.builders import dense, spec_of, update, upsert
 from tests.support.driver import SMALL, Pipeline, Worker, manifest_objects, manifests_of
 from tests.support.engines import ENGINES, walks_always
 
@@ -104,7 +104,7 @@ class PartitionMachine(RuleBasedStateMachine):
         counting = SimpleNamespace(token_hex=lambda size: f"{next(numbers):0{2 * size}x}")
         self.patch.setattr(store_module, "secrets", counting)
         graph = GraphOptions(ef_search=200, engine=engine)
-        merge = replace(SMALL, patched_rows_min=3, patched_share_max=0, patch_tiers_max=1)
+        merge = replace(SMALL, patched_rows_min=0, patched_share_max=0)
         self.pipeline = Pipeline(self.root, spec_of(metric, partitions=PARTITIONS), merge=merge, graph=graph)
         self.oracle = Oracle(self.pipeline.book)
         self.list_every = list_every
@@ -193,6 +193,21 @@ class PartitionMachine(RuleBasedStateMachine):
         self.freeze("rollup", build=True)
         self.write(more, 0, publish=True)
         self.commit("rollup")
+        self.replace_follower(1)
+        self.assert_follower(self.followers[1], query)
+
+    @rule(name=st.sampled_from(NAMES), first=st.integers(0, 20), more=WRITES, query=QUERIES)
+    def write_records_anew(self, name, first, more, query):
+        """Change the metadata of merged records one by one, and write them anew while more is said."""
+        self.publish()
+        self.freeze("rollup", build=True)
+        self.commit("rollup")
+        for number, key in enumerate(IDS[first : first + 8]):
+            self.pipeline.book.append(name, update(key, DOCUMENTS[number % len(DOCUMENTS)]))
+        self.publish()
+        self.freeze("graph", build=True)
+        self.write(more, 0, publish=True)
+        self.commit("graph")
         self.replace_follower(1)
         self.assert_follower(self.followers[1], query)
 

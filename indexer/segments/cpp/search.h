@@ -231,8 +231,9 @@ class Search {
     static bool gather_inside(Slice& slice, const Guide& guide, uint32_t enough, std::vector<uint32_t>& rows) {
         for (uint64_t at = 0; at < kSeeds; ++at) {
             uint64_t row = at * slice.rows / kSeeds;
-            while (row < slice.rows && !slice.mask[row]) ++row;
-            if (row < slice.rows) rows.push_back(uint32_t(row));
+            const uint64_t end = (at + 1) * slice.rows / kSeeds;
+            while (row < end && !slice.mask[row]) ++row;
+            if (row < end) rows.push_back(uint32_t(row));
         }
         const uint64_t ef = std::max({slice.ef, enough, 1u}) * uint64_t(kInsideWidth);
         Walk<Guide> walk(*slice.graph, guide, slice.mask, ef, uint64_t(slice.budget) * kInsideWidth);

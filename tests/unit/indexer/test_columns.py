@@ -14,6 +14,8 @@ from indexer.segments import columns as columns_module
 from indexer.segments.column_writer import lay_out_columns
 from indexer.segments.columns import SegmentColumns
 from indexer.segments.container import Container, pack
+from indexer.segments.reader import SegmentReader
+from indexer.segments.rows import Rows, lay_out
 from schemas.errors import CorruptData
 from schemas.filters import parse_filter
 from schemas.metadata import canonical_metadata, merge_metadata, metadata_document
@@ -215,3 +217,42 @@ def test_section_with_any_byte_changed_is_refused_or_still_answers(name):
         except CorruptData:
             pass
         data[at] ^= bit
+
+
+def test_namespaces_of_every_size_in_one_segment_are_filtered_alike(monkeypatch):
+    """One that is far smaller than its segment by its documents, any other by the columns of the segment."""
+    sizes = {"a": 1, "b": 900, "c": 2, "d": 4}
+    names = [name for name, size in sizes.items() for _ in range(size)]
+    documents = [orjson.dumps({"n": row % 7, "s": f"s{row % 5}", "of": name}) for row, name in enumerate(names)]
+    count = len(names)
+    records, vectors, order = lay_out(
+        Rows(
+            names=list(sizes),
+            namespace=np.array(["abcd".index(name) for name in names], np.int64),
+            ids=[b"%d" % row for row in range(count)],
+            metadata=documents,
+            offsets=np.arange(count),
+            times=np.arange(count),
+            sparse=[None] * count,
+            vectors=np.ones((count, 2), np.float32),
+        )
+    )
+    ordered = [documents[row] for row in order.tolist()]
+    sections = records | vectors | lay_out_columns(ordered)
+    container = Container(memoryview(b"".join(pack(sections, rows=count, dimension=2))))
+    reader = SegmentReader(1, container, container)
+    asked = []
+    by_columns = SegmentColumns.mask
+    monkeypatch.setattr(SegmentColumns, "mask", lambda *args: asked.append(args[2:4]) or by_columns(*args))
+    for name in sizes:
+        part = reader.slice_of(name)
+        for where in (
+            {"n": {"$gte": 3}},
+            {"s": "s2"},
+            {"of": {"$ne": name}},
+            {"n": {"$lt": 3}, "s": {"$in": ["s1", "s4"]}},
+        ):
+            tree = parse_filter(where)
+            expected = [matches(tree, metadata_document(document)) for document in ordered[part.start : part.end]]
+            assert reader.mask(part, tree).tolist() == expected
+    assert set(asked) == {(1, 901), (903, 907)}

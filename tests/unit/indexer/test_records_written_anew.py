@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import pytest
 
+from indexer.merger import run_merge
 from indexer.merging import LANES
 from indexer.segments.graph import GraphOptions
+from schemas.filters import parse_filter
 from schemas.operations import Delete, DeleteNamespace
 from tests.model.checks import Query, assert_shows
 from tests.model.oracle import Oracle
@@ -72,6 +75,17 @@ def test_vectors_and_graph_stay_and_the_changes_are_gone(pipeline, worker):
     assert new.vector_container is old.vector_container
     check(pipeline, worker.snapshot, follower.current)
     assert not worker.start("rewrite")
+
+
+def test_builder_in_another_process_writes_the_same(worker):
+    """What a job carries of the changes survives the way there, whatever was asked of them before."""
+    (view,) = [view for view in worker.snapshot.views if view.in_graph]
+    assert view.matching(view.reader.slice_of("films"), parse_filter({"g": "new"})).any()
+    assert worker.start("rewrite")
+    job = worker.jobs["rewrite"]
+    results = [run_merge(worker.store, one) for one in (job, pickle.loads(pickle.dumps(job)))]
+    first, second = (worker.store.open(result.outputs[0].records, verify=True) for result in results)
+    assert bytes(first) == bytes(second)
 
 
 def test_kills_and_changes_that_land_meanwhile_are_carried(pipeline, worker):
