@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import pytest
@@ -37,6 +37,13 @@ class Workers:
             for n in range(count)
         ]
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.close()
+
     def call(self, worker: int, method: str, path: str, body: object = None, **headers: str) -> httpx2.Response:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.clients[worker].request(method, path, json=body, headers=sent)
@@ -50,10 +57,8 @@ def server(tmp_path):
 
 @pytest.fixture
 def workers(server):
-    made = Workers(server, 2)
-    yield made
-    for client in made.clients:
-        client.close()
+    with Workers(server, 2) as made:
+        yield made
 
 
 def samples(text: str, name: str) -> dict[str, float]:
@@ -283,8 +288,7 @@ def test_api_processes_run_without_the_indexer_too(tmp_path):
 def test_on_kafka_every_process_appends_itself(kafka, tmp_path):
     """Nothing is handed over there, and any process is as good as another all the same."""
     settings = {**TWO, "FRESHET_LOG": f"kafka://{kafka.bootstrap}", "FRESHET_KAFKA_CONTROL": f"two-{os.getpid()}"}
-    with Freshet(tmp_path, settings) as server:
-        workers = Workers(server, 2)
+    with Freshet(tmp_path, settings) as server, Workers(server, 2) as workers:
         assert workers.call(0, "POST", "/indexes", DEMO).status_code == 201
         for turn in range(10):
             body = {"vectors": records(2, 2 * turn)}
@@ -300,6 +304,7 @@ def test_on_kafka_every_process_appends_itself(kafka, tmp_path):
             assert list(read.json()["vectors"]) == [f"r{2 * turn}"], read.text
         for process in server.children().values():
             os.kill(process, signal.SIGKILL)
+        wait_until(server.is_ready)
         wait_until(lambda: samples(metrics(server), "freshet_api_worker_up") == {"0": 1.0, "1": 1.0})
         wait_until(lambda: total(server) == 20)
         server.call("DELETE", "/indexes/demo")
