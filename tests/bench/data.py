@@ -18,7 +18,7 @@ _VECTORS = _FOLDER / "wordnet-minilm-384-int8.npy"
 _METADATA = _FOLDER / "wordnet.jsonl.gz"
 _BLOCK_ROWS = 65_536
 # Of a synthetic set: rows of a cluster lie in a space of so few dimensions around their centre, as real ones do.
-_INNER_DIMENSIONS = 16
+_INNER_DIMENSIONS = 32
 _CENTRES = 200
 # Length of what is added to a query that is unlike the rows, relative to the query.
 _FOREIGN_NOISE = 0.4

@@ -41,9 +41,11 @@ async def _measure(bench: Bench, server: Server, keys: tuple[str, str]) -> list[
     seconds = bench.options.seconds
     await bench.rest(server)
     bulk = work.neighbour_namespace("bulk")
+    rows = range(min(2 * _BULK_ROWS, len(bench.data.vectors)))
+    made = list(work.bodies(bench.data, namespace=bulk, rows=rows))
     before = server.indexer_metrics()
     async with asyncio.TaskGroup() as group:
-        forcing = group.create_task(_force_merges(bench, server, bulk, seconds))
+        forcing = group.create_task(_force_merges(server, made, seconds))
         writing = group.create_task(
             work.write_singly(server.port, bench.data.vectors, per_second=_PER_SECOND, seconds=seconds)
         )
@@ -58,21 +60,19 @@ async def _measure(bench: Bench, server: Server, keys: tuple[str, str]) -> list[
     (p50, p99), (d50, d99) = percentiles(writes.visible), percentiles(writes.durable)
     facts = {"durable_p50_ms": d50, "durable_p99_ms": d99, "graph_merges": merges, "checkpoints": checkpoints}
     inside = f"{merges} graph merges, {checkpoints} checkpoints inside"
-    rows = [
+    table = [
         figure(keys[0], p50, f"{p50:.1f} ms (durable {d50:.1f}; {inside})", recall=found, **facts),
         figure(keys[1], p99, f"{p99:.1f} ms (durable {d99:.1f})", recall=found, **facts),
     ]
     if merges < _MERGES_MIN or not checkpoints:
-        for row in rows:
+        for row in table:
             row.met, row.is_failure = None, True
             row.figure = f"NOT VALID: {inside}; {row.figure}"
-    return rows
+    return table
 
 
-async def _force_merges(bench: Bench, server: Server, namespace: str, seconds: float) -> None:
+async def _force_merges(server: Server, made: list[bytes], seconds: float) -> None:
     """Write enough for a graph of another namespace of the same partition, then as much again."""
-    rows = range(min(2 * _BULK_ROWS, len(bench.data.vectors)))
-    made = list(work.bodies(bench.data, namespace=namespace, rows=rows))
     for part in (made[: len(made) // 2], made[len(made) // 2 :]):
         await asyncio.sleep(seconds * 0.1)
         await work.upsert_all(server.port, part, writers=2)

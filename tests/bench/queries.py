@@ -119,12 +119,13 @@ async def p99_during_ingest(bench: Bench) -> Sequence[Row]:
     """Ask at a fixed rate while nothing, 1,000 rows/s and as many rows as possible are written beside it."""
     server = (await bench.loaded()).server
     seconds = min(20.0, bench.options.seconds / 3)
+    paced_rows, full_rows = _again(bench, "paced", int(seconds * _PACED_ROWS)), _again(bench, "full", 20_000)
     await bench.rest(server)
     idle = await _asked_while(bench, server, asyncio.sleep(seconds))
-    paced = await _asked_while(bench, server, _write_paced(bench, server, seconds))
+    paced = await _asked_while(bench, server, _write_paced(server, paced_rows))
     await work.remove_namespace(server.port, work.neighbour_namespace("paced"))
     await work.calm(server, seconds=3)
-    full = await _asked_while(bench, server, _write_fully(bench, server, seconds))
+    full = await _asked_while(bench, server, _write_fully(server, full_rows, seconds))
     await work.remove_namespace(server.port, work.neighbour_namespace("full"))
     await work.calm(server, seconds=3)
     found = await bench.recall(server)
@@ -146,8 +147,7 @@ async def _asked_while(bench: Bench, server: Server, beside: object) -> tuple[Pr
     return probe, written or 0
 
 
-async def _write_paced(bench: Bench, server: Server, seconds: float) -> int:
-    made = _again(bench, "paced", int(seconds * _PACED_ROWS))
+async def _write_paced(server: Server, made: list[bytes]) -> int:
     began = time.perf_counter()
     async with work.connected(server.port) as connection:
         for number, body in enumerate(made):
@@ -157,8 +157,7 @@ async def _write_paced(bench: Bench, server: Server, seconds: float) -> int:
     return 100 * len(made)
 
 
-async def _write_fully(bench: Bench, server: Server, seconds: float) -> int:
-    made = _again(bench, "full", 20_000)
+async def _write_fully(server: Server, made: list[bytes], seconds: float) -> int:
     end = time.perf_counter() + seconds
     sent = 0
 
