@@ -99,7 +99,7 @@ def _wait_ready(port: int, process: subprocess.Popen) -> None:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}")
         with (
-            contextlib.suppress(urllib.error.URLError, ConnectionError),
+            contextlib.suppress(OSError),  # not listening, or not answering yet
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer,
         ):
             if answer.status == 200:
