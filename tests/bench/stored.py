@@ -37,9 +37,12 @@ def look(data_dir: Path, index_id: str = "*") -> Stored:
     for folder in sorted(root.glob(f"{index_id}/*/manifests")):
         name = str(folder.parent.relative_to(root))
         for _ in range(20):
+            manifests = sorted(folder.iterdir())
+            if not manifests:
+                break
             # Collected while it was read: there is a newer one.
-            with contextlib.suppress(FileNotFoundError, CorruptData, IndexError):
-                manifest = decode_manifest(max(folder.iterdir()).read_bytes())
+            with contextlib.suppress(FileNotFoundError, CorruptData):
+                manifest = decode_manifest(manifests[-1].read_bytes())
                 _add(found, name, manifest, _table(store, manifest))
                 break
             time.sleep(0.01)

@@ -8,12 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from tests.bench import data, shapes
+from tests.bench import data, shapes, stored
 from tests.bench.__main__ import ORDER, QUICK, THEMES, measure
 from tests.bench.figures import figure, note
 from tests.bench.fresh_build import fresh_recall
 from tests.bench.harness import SCENARIOS, Bench, Options, Scenario, run
 from tests.bench.targets import TARGETS
+from tests.support.builders import spec_of, upsert, upserts
+from tests.support.driver import Pipeline
 
 # The table of figures to reach, as it stands in the design: each with its relation and bounds.
 DESIGN = {
@@ -101,6 +103,27 @@ def test_graph_built_anew_is_measured_with_its_own_candidates():
     rows = data.clustered(1_500, 16, queries=50)
     truth = data.true_neighbours(rows.vectors, rows.queries, 10)
     assert fresh_recall(rows.vectors, rows.queries, truth, threads=1) >= 0.95
+
+
+def test_store_is_told_apart_into_rows_in_graphs_and_the_rest(tmp_path):
+    """Loads are over when all is in graphs, so that is counted; a partition without a manifest counts nothing."""
+    (tmp_path / "snapshots" / "another" / "0" / "manifests").mkdir(parents=True)
+    assert stored.look(tmp_path).objects == {}
+    pipeline = Pipeline(tmp_path / "snapshots", spec_of())
+    worker = pipeline.worker()
+    for begin in range(0, 60, 10):
+        pipeline.book.append_all("many", upserts([f"id-{number}" for number in range(begin, begin + 10)], begin))
+        worker.publish()
+    assert (stored.look(tmp_path).graph_rows, stored.look(tmp_path).tail_rows) == (0, 60)
+    worker.merge_all()
+    pipeline.book.append("few", upsert("one", 1))
+    worker.publish()
+    seen = stored.look(tmp_path)
+    assert (seen.graph_rows, seen.tail_rows) == (60, 1)
+    assert set(seen.next_offsets.values()) == {61}
+    sizes = {name: (tmp_path / "snapshots" / name).stat().st_size for name in seen.objects}
+    assert sizes == seen.objects
+    assert stored.digest_seconds(tmp_path, seen) > 0
 
 
 def test_scenarios_run_at_a_tiny_scale_and_keep_their_lines(tmp_path, capsys):
