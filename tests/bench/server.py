@@ -103,7 +103,7 @@ class Server:
                     raise RuntimeError(f"freshet {command} ended with {process.returncode}")
             # Nobody listens yet, or it says that it is not ready: asked again.
             with (
-                contextlib.suppress(urllib.error.URLError, ConnectionError),
+                contextlib.suppress(OSError),
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer,
             ):
                 if answer.status == 200:
