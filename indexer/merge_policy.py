@@ -39,12 +39,12 @@ class MergeOptions:
     """When to merge.
 
     `rollup_deltas` recent deltas, or `rollup_rows` rows in them, start a roll-up, which takes in flat segments up to as
-    many rows; a namespace with `graph_rows_min`
-    rows outside of graphs gets a graph; graphs hold up to `graph_rows_max` rows; a segment with more than
-    `dead_share_max` dead rows is rewritten. A partition that took no event for `settle_seconds` is quiet: then the
-    graphs of a namespace are joined, since one large graph answers faster than several smaller ones.
-    The records of a segment are written anew where more than `patched_rows_min` single rows, and more than
-    `patched_share_max` of all, changed their metadata, or where there are more than `patch_tiers_max` tiers of changes.
+    many rows; a namespace with `graph_rows_min` rows outside of graphs gets a graph; graphs hold up to `graph_rows_max`
+    rows; a segment with more than `dead_share_max` dead rows is rewritten. A partition that took no event for
+    `settle_seconds` is quiet: then the graphs of a namespace are joined, since one large graph answers faster than
+    several smaller ones. The records of a segment are written anew where more than `patched_rows_min` single rows, and
+    more than `patched_share_max` of all, changed their metadata, or where there are more than `patch_tiers_max` tiers
+    of changes.
     """
 
     rollup_deltas: int = 16
