@@ -257,7 +257,7 @@ class Search {
     }
 
     // Of the share of allowed rows: a walk that meets fewer is astray. Share from which on allowed rows hold together.
-    static constexpr double kAstray = 0.25, kInside = 0.25;
+    static constexpr double kAstray = 0.25, kInside = 0.4;
     // Rows from which a walk within the allowed ones begins, and how much wider it is than others.
     static constexpr uint64_t kSeeds = 256;
     static constexpr uint32_t kInsideWidth = 3;
