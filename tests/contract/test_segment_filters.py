@@ -25,7 +25,7 @@ from schemas.filters import parse_filter
 from schemas.indexes import Metric
 from schemas.manifest import GRAPH, ObjectRef, SegmentEntry
 from tests.support.builders import spec_of
-from tests.support.engines import ENGINES
+from tests.support.engines import ENGINES, searched
 
 _ROWS, _DIMENSION, _CLUSTERS, _TOP_K = 6_000, 32, 30, 10
 _REF = ObjectRef("object", 0, b"")
@@ -105,7 +105,7 @@ def asked(made: Made, view: SegmentView, engine: str, query: np.ndarray, where: 
     searcher = searcher_of(choose_engine(engine))
     question = SearchQuery(query, _TOP_K, tree)
     part = view.reader.slice_of("films")
-    found = searcher.search(searcher.prepare([(view, part)], question), question, Metric.COSINE)
+    found = searched(searcher, [(view, part)], question, Metric.COSINE)
     allowed = np.flatnonzero(view.matching(part, tree))
     cosine = made.vectors @ query / np.linalg.norm(made.vectors, axis=1)
     wanted = np.sort(cosine[allowed])[::-1][:_TOP_K]
