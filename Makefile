@@ -39,7 +39,7 @@ soak-shapes: venv ## a million rows, 100,000 namespaces, churn and more, each me
 bench: venv ## measure every figure against its target; appends to the results file
 	$(VENV)/python -m tests.bench $(ARGS)
 
-bench-quick: venv ## the same with 20,000 rows in about two minutes
+bench-quick: venv ## most of it with 20,000 rows in two or three minutes
 	$(VENV)/python -m tests.bench --quick $(ARGS)
 
 bench-peers: venv ## the same work on other vector databases, where they are on this machine

@@ -81,7 +81,7 @@ async def large_and_mixed(scale: float) -> Sequence[Row]:
         await work.create_index(server.port, _DIMENSION)
         began = time.perf_counter()
         taken = await work.upsert_all(server.port, work.bodies(rows, 200))
-        await work.settled(server.port, count, seconds_max=1_500)
+        await work.settled(server.port, count, seconds_max=3_000)
         graphed = time.perf_counter() - began
         name = f"{count:,} rows in a namespace, {_DIMENSION} dimensions"
         said = f"{count / taken:,.0f} rows/s acknowledged, {count / graphed:,.0f} rows/s until in graphs"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench import data
-from tests.bench.figures import Row, keep, note, percentiles, print_rows
+from tests.bench.figures import Row, failure, keep, note, percentiles, print_rows
 from tests.bench.peers.chroma import Chroma
 from tests.bench.peers.freshet import Freshet
 from tests.bench.peers.milvus import MilvusLite
@@ -143,6 +143,8 @@ def main() -> None:
         try:
             print(f"{peer.name}: {peer.remark}", flush=True)
             table = measure(peer, rows, asked.seconds)
+        except Exception as error:  # noqa: BLE001 # printed as the peer's line; the others go on
+            table = [failure(peer.name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")]
         finally:
             peer.close()
         print_rows(table)
