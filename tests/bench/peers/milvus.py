@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,12 +20,14 @@ class MilvusLite:
     knobs = (32, 64, 96, 128, 160, 256, 400)
 
     def __init__(self, dimension: int) -> None:
+        self._folder = tempfile.mkdtemp(prefix="freshet-bench-")
+        # It writes once more when the interpreter ends: what is registered before its import runs after that.
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         try:
             import milvus_lite  # noqa: F401, PLC0415 # a peer that may be absent
             from pymilvus import DataType, MilvusClient  # noqa: PLC0415
         except ImportError as error:
             raise Absent(f"{error.name or error} is not installed") from error
-        self._folder = tempfile.mkdtemp(prefix="freshet-bench-")
         self._client = MilvusClient(str(Path(self._folder) / "bench.db"))
         schema = self._client.create_schema(auto_id=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
