@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -92,6 +93,8 @@ def run_api(settings: Settings, *, is_supervised: bool, worker: int = 0, descrip
 
 
 async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_supervised: bool) -> int:
+    # Large bodies are decoded one at a time: threads that all want the interpreter would hold up the event loop.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "bodies"))
     if ports.skipped:
         _log.warning("index ports in use elsewhere are skipped", ports=list(ports.skipped))
     try:

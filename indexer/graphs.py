@@ -1,7 +1,7 @@
 """Build the graph of a segment, or extend one that is there, and find how many candidates reach the recall target.
 
 Some rows are left out at first and asked for: how many of their true nearest rows a walk finds is the recall. Half of
-the questions lie between two such rows, where no row is near, as questions from other sources than the data do.
+the questions lie beside the middle of two such rows, where no row is near, as questions from other sources do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _CANDIDATES = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768
 # Below so many rows nothing is measured: a scan answers anyway.
 _MEASURED_MIN = 512
 # Samples err: rows have to reach a little more than the target; what lies between them may miss it by a little.
-_ROWS_ABOVE, _BETWEEN_BELOW = 0.01, 0.015
+_ROWS_ABOVE, _BETWEEN_BELOW = 0.01, 0.01
+# How far a question between rows is moved away from their middle, against the length of a row.
+_ASIDE = 0.4
 # A graph that misses the target is built once more, this much more carefully.
 _CAREFULLY = 2
 
@@ -151,7 +153,9 @@ class _Trial:
         # Lengths may be more than a float32 holds; the engine takes any question.
         with np.errstate(all="ignore"):
             lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-            middle = (_unit(rows) + _unit(np.roll(rows, 1, axis=0))) * (lengths / 2)
+            middle = _unit(_unit(rows) + _unit(np.roll(rows, 1, axis=0)))
+            aside = _unit(np.random.default_rng(job.options.seed).standard_normal(rows.shape).astype(np.float32))
+            middle = (middle + np.float32(_ASIDE) * aside) * lengths
         self._own = self._answered(job.vectors[held])
         self._between = self._answered(middle.astype(np.float32))
 

@@ -20,7 +20,7 @@ from indexer.segments.native import HIT, SCAN, SLICE, WALK, Engine, NativeGraph,
 from indexer.segments.planner import SlicePlan, plan_slice
 from indexer.segments.reader import Slice
 from indexer.segments.scoring import gather_pays, ranks, top_rows
-from indexer.segments.view import SegmentView
+from indexer.segments.view import PlannedSlice, SegmentView
 from schemas.filters import Filter
 from schemas.indexes import Metric
 
@@ -28,6 +28,9 @@ __all__ = ["Found", "NativeSearch", "Prepared", "Search", "SearchQuery", "Search
 
 # Widening of the stock engine's first walk over what the share of allowed rows predicts.
 _WIDENING = 1.5
+
+# Plans that a view remembers.
+_PLANS_MAX = 64
 
 Part = tuple[SegmentView, Slice]
 
@@ -145,28 +148,42 @@ class Prepared:
 
 
 def _planned(parts: Sequence[Part], query: SearchQuery) -> list[_Planned]:
-    planned = []
     # Every cosine to a zero vector is 0: no way leads anywhere.
     can_walk = bool(query.vector.any())
+    is_plain = can_walk and query.where is None
+    planned = []
     for view, part in parts:
-        allowed = rows = part.end - part.start
-        mask = None
-        if query.where is not None or view.live_in(part) < rows:
-            mask = view.matching(part, query.where)
-            allowed = int(np.count_nonzero(mask))
-        if not allowed:
-            continue
-        graph = view.reader.graph
-        plan = plan_slice(
-            rows=rows,
-            allowed=allowed,
-            dimension=len(query.vector),
-            top_k=query.top_k,
-            ef=graph.ef if graph is not None and can_walk else None,
-            has_codes=isinstance(graph, NativeGraph),
-        )
-        planned.append(_Planned(view, part, mask, allowed, plan))
+        # A view that a newer snapshot shares is searched as before: after a publish little is planned anew.
+        key = (part.number, query.top_k)
+        known = view.plans.get(key) if is_plain else None
+        if known is None:
+            known = _plan(view, part, query, can_walk=can_walk)
+            if is_plain:
+                if len(view.plans) >= _PLANS_MAX:
+                    view.plans.clear()
+                view.plans[key] = known
+        mask, allowed, plan = known
+        if allowed:
+            planned.append(_Planned(view, part, mask, allowed, plan))
     return planned
+
+
+def _plan(view: SegmentView, part: Slice, query: SearchQuery, *, can_walk: bool) -> PlannedSlice:
+    allowed = rows = part.end - part.start
+    mask = None
+    if query.where is not None or view.live_in(part) < rows:
+        mask = view.matching(part, query.where)
+        allowed = int(np.count_nonzero(mask))
+    graph = view.reader.graph
+    plan = plan_slice(
+        rows=rows,
+        allowed=allowed,
+        dimension=len(query.vector),
+        top_k=query.top_k,
+        ef=graph.ef if graph is not None and can_walk else None,
+        has_codes=isinstance(graph, NativeGraph),
+    )
+    return mask, allowed, plan
 
 
 class NativeSearch:

@@ -12,6 +12,7 @@ from pyroaring import BitMap
 
 from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.patches import NO_PATCHES, Patches, applied_patch
+from indexer.segments.planner import SlicePlan
 from indexer.segments.reader import SegmentReader, Slice
 from schemas.changes import SegmentChanges
 from schemas.errors import CorruptData
@@ -19,7 +20,10 @@ from schemas.filters import Filter
 from schemas.manifest import DeltaRef, SegmentEntry
 from schemas.records import Record
 
-__all__ = ["SegmentView"]
+__all__ = ["PlannedSlice", "SegmentView"]
+
+# Which rows of a slice may be answers (bool [rows], None = all), how many they are, and how they are searched.
+PlannedSlice = tuple[npt.NDArray[np.bool_] | None, int, SlicePlan]
 
 # A part of a segment smaller than one in so many is not worth a mask of all rows.
 _SMALL_PARTS = 8
@@ -42,6 +46,8 @@ class SegmentView:
         self.dead = dead
         self.changes = changes
         self.patches = patches
+        # How searches without a filter go about its slices, by slice and number of rows wanted: theirs to fill.
+        self.plans: dict[tuple[int, int], PlannedSlice] = {}
 
     @property
     def segment_id(self) -> int:

