@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from indexer.graphs import Base, GraphJob, build_graph
+from indexer.graphs import Base, BuiltGraph, GraphJob, build_graph
 from indexer.segments.column_writer import lay_out_columns
 from indexer.segments.container import Container, pack
 from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, sections_of
@@ -186,35 +186,32 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
         move.output[source_rows] = output
         move.row[source_rows] = place[at : at + len(source_rows)]
         at += len(source_rows)
-    spec, partition = job.spec, job.partition
     namespace = rows.names[0] if rows.names[0] in job.graph_namespaces else ""
-    base = _base(job, merging, output, total) if namespace else None
-    if base is not None and len(base.dead):
-        matrix = np.concatenate([np.asarray(vectors["vectors"]), base.dead])
-        vectors = {"vectors": matrix, "norms": np.einsum("ij,ij->i", matrix, matrix)}
+    built = None
+    if namespace:
+        built, vectors = _graph(job, vectors, total, _base(job, merging, output, total))
 
     def put(kind: str, sections: Sections, count: int, dimension: int = 0) -> ObjectRef:
-        return store.put(
-            new_object_name(spec.index_id, partition, kind), pack(sections, rows=count, dimension=dimension)
-        )
+        name = new_object_name(job.spec.index_id, job.partition, kind)
+        return store.put(name, pack(sections, rows=count, dimension=dimension))
 
+    dimension = job.spec.dimension
     entry = SegmentEntry(
         segment_id=0,
         kind=GRAPH if namespace else FLAT,
         records=put("records", records, total),
-        vectors=put("vectors", vectors, total, spec.dimension),
+        vectors=put("vectors", vectors, total, dimension),
         graph=None,
         rows=total,
         offset_min=int(rows.offsets.min()),
         offset_max=int(rows.offsets.max()),
         namespace=namespace,
     )
-    if not namespace:
+    if built is None:
         return entry
-    built = build_graph(GraphJob(spec, job.graph, np.asarray(vectors["vectors"], np.float32), total, base))
     return replace(
         entry,
-        graph=put("graph", sections_of(built.links, built.codes), built.links.elements, spec.dimension),
+        graph=put("graph", sections_of(built.links, built.codes), built.links.elements, dimension),
         graph_m=job.graph.m,
         graph_ef_construction=job.graph.ef_construction,
         graph_ef_search=built.ef_search,
@@ -222,6 +219,17 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
         graph_elements=built.links.elements,
         graph_recall=built.recall,
     )
+
+
+def _graph(job: MergeJob, vectors: Sections, rows: int, base: Base | None) -> tuple[BuiltGraph, Sections]:
+    """Build the graph of `rows` rows, extending `base` where that pays; return it and the vectors of its elements."""
+    matrix = np.asarray(vectors["vectors"], np.float32)
+    if base is not None and len(base.dead):
+        matrix = np.concatenate([matrix, base.dead])
+    built = build_graph(GraphJob(job.spec, job.graph, matrix, rows, base))
+    # One that was built anew has no use for what died in the old one.
+    elements = matrix[: built.links.elements]
+    return built, {"vectors": elements, "norms": np.einsum("ij,ij->i", elements, elements)}
 
 
 def _base(job: MergeJob, merging: _Merging, output: int, rows: int) -> Base | None:

@@ -6,8 +6,9 @@ changes with offsets from there on, whichever objects they lie in.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -174,8 +175,9 @@ class SnapshotOpener:
         else:
             vectors = objects.container(entry.vectors) if entry.vectors is not None else records
             graph = None if entry.graph is None else self._open_graph(entry, entry.graph, vectors, objects)
-        reader = SegmentReader(entry.segment_id, records, vectors, graph)
-        _check_fit(reader, self._spec, entry.rows)
+        with _damage_of(entry.records):
+            reader = SegmentReader(entry.segment_id, records, vectors, graph)
+            _check_fit(reader, self._spec, entry.rows)
         return reader
 
     def _open_graph(
@@ -185,7 +187,18 @@ class SnapshotOpener:
         if self._graph is None:
             return None
         ef = self._graph.ef_search or entry.graph_ef_search or EF_SEARCH
-        return open_graph(self._engine, container, vectors, rows=entry.rows, metric=self._spec.metric, ef=ef)
+        with _damage_of(ref):
+            return open_graph(self._engine, container, vectors, rows=entry.rows, metric=self._spec.metric, ef=ef)
+
+
+@contextlib.contextmanager
+def _damage_of(ref: ObjectRef) -> Iterator[None]:
+    """Say which object is damaged where whoever finds it does not know, so that it is set aside and folded again."""
+    try:
+        yield
+    except CorruptData as error:
+        error.facts.setdefault("name", ref.name)
+        raise
 
 
 def _check_fit(reader: SegmentReader, spec: IndexSpec, rows: int) -> None:
@@ -223,8 +236,9 @@ def _add_recent(
             continue
         if delta.segment_id and view is None:
             container = objects.container(delta.object)
-            reader = SegmentReader(delta.segment_id, container, container)
-            _check_fit(reader, spec, delta.rows)
+            with _damage_of(delta.object):
+                reader = SegmentReader(delta.segment_id, container, container)
+                _check_fit(reader, spec, delta.rows)
             building.open(delta.segment_id, SegmentView(reader, delta, BitMap()))
         news.append(objects.changes(delta.object))
     return news
