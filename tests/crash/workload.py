@@ -24,6 +24,8 @@ from tests.crash.writes import Target, Write, make_write, state_of, upsert
 __all__ = ["Workload", "WorkloadOptions", "answered"]
 
 _SHARED = ("alpha", "beta")
+# Before so many of its writes a writer goes to another of several API processes, if only by chance.
+_MOVED_SHARE = 0.05
 _ATTEMPT_SECONDS = 40.0
 
 
@@ -199,6 +201,9 @@ class Workload:
         rng = self._rngs[writer]
         with Client(self._port) as client:
             while not self._stop.is_set():
+                if self._options.workers > 1 and rng.random() < _MOVED_SHARE:
+                    # Connections of the first moment are all to the process that listened first.
+                    client.close()
                 track = rng.choice(self._tracks[writer])
                 self._write(client, track, self._make(rng, track))
                 time.sleep(self._options.pause_seconds)
