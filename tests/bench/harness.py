@@ -42,13 +42,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The shared server, and what its full load took: seconds, bytes written, anonymous bytes of the empty API."""
+    """The shared server, and what its full load took: seconds, bytes written, anonymous bytes of the empty API.
+
+    `rested_bytes` are those of the snapshots once the graphs of the load were joined, too.
+    """
 
     server: Server
     acknowledged_seconds: float
     total_seconds: float
     log_bytes: int
     snapshot_bytes: int
+    rested_bytes: int
     empty_bytes: int
 
 
@@ -145,9 +149,11 @@ class Bench:
             acknowledged = await work.upsert_all(server.port, made)
             await work.settled(server.port, len(self.data.vectors))
             total = time.perf_counter() - began
-            await self.rest(server)
             log, snapshots = (server.bytes_written(role) for role in ("serve", "index"))
-            self._loaded = Loaded(server, acknowledged, total, log - before[0], snapshots - before[1], empty_bytes)
+            await self.rest(server)
+            rested = server.bytes_written("index")
+            written = (log - before[0], snapshots - before[1], rested - before[1])
+            self._loaded = Loaded(server, acknowledged, total, *written, empty_bytes)
         return self._loaded
 
     async def bare(self) -> Bare:

@@ -36,6 +36,7 @@ async def full_load(bench: Bench) -> Sequence[Row]:
         figure("load_next", ratio, said, recall=found, **facts),
         figure("log_bytes", log, f"{log:.2f}"),
         figure("snapshot_bytes", snapshots, f"{snapshots:.2f}"),
+        note("rested_bytes", "the same once its graphs are joined at rest", f"{loaded.rested_bytes / raw:.2f}"),
     ]
 
 
