@@ -1,6 +1,8 @@
 // Building graphs with hnswlib's own algorithm, over its public members; links go in and out as columns.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -50,6 +52,7 @@ class Builder {
           index_(&space_, elements, m, ef_construction, seed), is_taken_(elements) {
         // With one link per element the library's levels have no end.
         if (m < 2 || m > 10000) throw std::invalid_argument("m");
+        take_large_pages(index_.data_level0_memory_, size_t(elements) * index_.size_data_per_element_);
     }
 
     // Take over a graph whose element i is now number ids[i]; those numbered `rows` and up are dead.
@@ -193,6 +196,16 @@ class Builder {
         std::vector<float> vector(dimension_);
         copy_vector(id, vector.data());
         index_.addPoint(vector.data(), id);
+    }
+
+    // Elements are visited all over their memory: with large pages few addresses have to be looked up. Only a hint.
+    static void take_large_pages(char* memory, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+        constexpr uintptr_t kPage = uintptr_t(2) << 20;
+        const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+        const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kPage * kPage;
+        if (begin < end) static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+#endif
     }
 
     uint32_t label(uint32_t element) const { return uint32_t(index_.getExternalLabel(element)); }
