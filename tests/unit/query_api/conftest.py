@@ -23,7 +23,8 @@ def _plain_log():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    with ApiServer(tmp_path_factory.mktemp("api")) as running:
+    # More ports than all tests together make indexes.
+    with ApiServer(tmp_path_factory.mktemp("api"), index_ports=64) as running:
         yield running
 
 
