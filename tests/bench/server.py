@@ -122,12 +122,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(kept: Path | None = None, *, commands: Sequence[str] = ("up",), **settings: object) -> Iterator[Server]:
-    """Run `freshet up`, or the `commands` given, with `settings` (as `FRESHET_<NAME>`), and end it afterwards.
-
-    Its data stay in the folder `kept` where that is given, else they are removed.
-    """
-    folder = kept or Path(tempfile.mkdtemp(prefix="freshet-bench-"))
+def running(*, commands: Sequence[str] = ("up",), **settings: object) -> Iterator[Server]:
+    """Run `freshet up`, or the `commands` given, with `settings` (as `FRESHET_<NAME>`); end it and clean up after."""
+    folder = Path(tempfile.mkdtemp(prefix="freshet-bench-"))
     server = Server(folder, free_port(), free_port())
     server.settings = {
         "port": server.port,
@@ -142,8 +139,7 @@ def running(kept: Path | None = None, *, commands: Sequence[str] = ("up",), **se
         yield server
     finally:
         server.stop()
-        if kept is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -15,25 +15,19 @@ import orjson
 from schemas.partitions import partition_of
 from tests.bench.client import Answer, Connection
 from tests.bench.data import DataSet
-from tests.bench.figures import Row, percentiles
 from tests.bench.server import Server
 
 __all__ = [
     "INDEX",
-    "PREFIX",
     "TAIL_ROWS_MAX",
-    "Row",
     "Writes",
     "ask",
     "bodies",
     "calm",
     "connected",
     "create_index",
-    "load",
     "neighbour_namespace",
-    "percentiles",
     "prefix_of",
-    "quiet",
     "recall",
     "remove_namespace",
     "settled",
@@ -111,11 +105,6 @@ async def upsert_all(port: int, made: Iterable[bytes], *, writers: int = 8, inde
     return time.perf_counter() - began
 
 
-async def load(port: int, data: DataSet, *, batch: int = 100, writers: int = 8) -> float:
-    """Upsert all rows; the bodies are made before the time begins. Return the seconds until the last answer."""
-    return await upsert_all(port, list(bodies(data, batch)), writers=writers)
-
-
 async def _upsert(connection: Connection, body: bytes) -> Answer:
     while True:
         answer = await connection.call("POST", "/vectors/upsert", body)
@@ -142,17 +131,6 @@ async def settled(
                 return time.perf_counter() - began
             await asyncio.sleep(0.1)
     raise TimeoutError(f"{rows} rows were not in graphs within {seconds_max} s: {now}")
-
-
-async def quiet(port: int, *, seconds: float = 25, seconds_max: float = 400) -> None:
-    """Wait until no manifest was committed for `seconds`: the graphs of a quiet partition are joined by then."""
-    began = changed = time.perf_counter()
-    last: list[int] = []
-    while time.perf_counter() - changed < seconds and time.perf_counter() - began < seconds_max:
-        now = [part["snapshotVersion"] for part in (await stats(port))["freshness"]["partitions"]]
-        if now != last:
-            last, changed = now, time.perf_counter()
-        await asyncio.sleep(1)
 
 
 async def calm(server: Server, *, seconds: float = 12.0, seconds_max: float = 400) -> float:
