@@ -214,11 +214,11 @@ class Engine:
             getattr(library, f"freshet_{name}").restype = None
         library.freshet_pool_take.argtypes = (pointer, pointer, number)
         library.freshet_pool_take.restype = number
-        self.library = library
+        self.native = library
 
     def check(self, graph: NativeGraph) -> None:
         """Raise `CorruptData` where a link of `graph` points outside of it."""
-        if self.library.freshet_check(graph.address):
+        if self.native.freshet_check(graph.address):
             raise CorruptData("A graph's links point outside of it.")
 
     def search(
@@ -235,14 +235,14 @@ class Engine:
 
     def run(self, job: SearchJob) -> None:
         """Carry out a search here and now, without the interpreter lock."""
-        self.library.freshet_search(job.address)
+        self.native.freshet_search(job.address)
 
     def ranks(
         self, part: npt.NDArray[np.void], query: npt.NDArray[np.float32], metric: Metric
     ) -> npt.NDArray[np.float64]:
         """Rank every row of a slice (`SLICE` [1]) against `query`: float64 [rows]."""
         ranks = np.empty(int(part[0]["rows"]))
-        code = self.library.freshet_ranks(
+        code = self.native.freshet_ranks(
             part.ctypes.data, query.ctypes.data, len(query), _METRICS[metric], ranks.ctypes.data
         )
         _raise_for(code)
@@ -255,7 +255,7 @@ class Engine:
 
         Raises `ValueError` where `m` of the options is not between 2 and 10,000.
         """
-        return NativeBuilder(self.library, vectors, metric, options, rows)
+        return NativeBuilder(self.native, vectors, metric, options, rows)
 
 
 class NativeBuilder:

@@ -27,7 +27,7 @@ class SearchThreads:
 
     def __init__(self, engine: Engine, threads: int) -> None:
         """Start the threads. Raises `MemoryError`, `OSError`."""
-        self._library = engine.library
+        self._library = engine.native
         self._reading, self._writing = os.pipe()
         for end in (self._reading, self._writing):
             os.set_blocking(end, False)
