@@ -39,9 +39,8 @@ ApiWorkers = Annotated[int | None, typer.Option("--api-workers", help="API proce
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where log and snapshots live.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SupervisedBy = Annotated[int, typer.Option("--supervised-by", hidden=True)]
-# What a supervisor tells one of several API processes: its number, and the sockets that it inherits.
-Worker = Annotated[int | None, typer.Option("--worker", hidden=True)]
-Sockets = Annotated[str, typer.Option("--sockets", hidden=True)]
+# What a supervisor tells one of several API processes: its number, and the sockets that it inherits (`1:9,11`).
+Worker = Annotated[str, typer.Option("--worker", hidden=True)]
 
 
 def _load(
@@ -122,12 +121,11 @@ def serve(
     data_dir: DataDir = None,
     api_workers: ApiWorkers = None,
     supervised_by: SupervisedBy = 0,
-    worker: Worker = None,
-    sockets: Sockets = "",
+    worker: Worker = "",
 ) -> None:
     """Run the API alone."""
     loaded = _load(config, settings, port, data_dir, api_workers)
-    if loaded.settings.api_workers > 1 and worker is None:
+    if loaded.settings.api_workers > 1 and not worker:
         from compose.supervisor import supervise
 
         chosen = _process("serve", loaded, supervised_by)
@@ -136,10 +134,11 @@ def serve(
     from compose.peers import api_name
     from compose.serve import run_api
 
-    chosen = _process(api_name(worker or 0), loaded, supervised_by)
-    descriptors = [int(number) for number in sockets.split(",") if number]
-    code = run_api(chosen, is_supervised=bool(supervised_by), worker=worker or 0, descriptors=descriptors)
-    raise typer.Exit(code)
+    own, _, sockets = worker.partition(":")
+    number = int(own or 0)
+    chosen = _process(api_name(number), loaded, supervised_by)
+    descriptors = [int(each) for each in sockets.split(",") if each]
+    raise typer.Exit(run_api(chosen, is_supervised=bool(supervised_by), worker=number, descriptors=descriptors))
 
 
 @app.command()

@@ -73,9 +73,15 @@ class _Child:
     """One process that is kept running."""
 
     def __init__(
-        self, name: str, command: Sequence[str], options: SupervisorOptions, ports: SharedPorts | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        options: SupervisorOptions,
+        ports: SharedPorts | None = None,
+        worker: int = 0,
     ) -> None:
         self.name = name
+        self._worker = worker
         self._command = command
         self._options = options
         self._ports = ports
@@ -107,7 +113,8 @@ class _Child:
             _log.error("no sockets for a child", child=self.name, reason=error.message)
             return _EXIT_LATER
         descriptors = [made.fileno() for made in sockets]
-        command = [*self._command, *(["--sockets", ",".join(map(str, descriptors))] if descriptors else [])]
+        own = ["--worker", f"{self._worker}:{','.join(map(str, descriptors))}"] if descriptors else []
+        command = [*self._command, *own]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.PIPE, pass_fds=descriptors
@@ -157,14 +164,14 @@ def supervise(
 def _children(
     workers: int, arguments: Sequence[str], options: SupervisorOptions, ports: SharedPorts | None
 ) -> tuple[Sequence[_Child], _Child]:
-    def child(command: str, name: str, *own: str) -> _Child:
-        words = [sys.executable, "-P", "-m", "compose", command, "--supervised-by", str(os.getpid()), *own]
-        return _Child(name, [*words, *arguments], options, ports if command == "serve" else None)
+    def child(command: str, name: str, worker: int = 0) -> _Child:
+        words = [sys.executable, "-P", "-m", "compose", command, "--supervised-by", str(os.getpid())]
+        return _Child(name, [*words, *arguments], options, ports if command == "serve" else None, worker)
 
     if ports is None:
         return [child("serve", "serve")], child("index", "index")
     numbers = range(workers)
-    api = [child("serve", f"serve-{n}" if n else "serve", "--worker", str(n)) for n in numbers]
+    api = [child("serve", f"serve-{n}" if n else "serve", n) for n in numbers]
     return api, child("index", "index")
 
 

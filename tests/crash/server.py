@@ -224,7 +224,7 @@ def _role(pid: int) -> str | None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if b"compose" in words:
-            worker = int(words[words.index(b"--worker") + 1]) if b"--worker" in words else 0
+            worker = int(words[words.index(b"--worker") + 1].partition(b":")[0]) if b"--worker" in words else 0
             return words[words.index(b"compose") + 1].decode() + (f"-{worker}" if worker else "")
         if any(b"spawn_main" in word for word in words):
             return "builder"

@@ -133,7 +133,7 @@ class Freshet:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 at = words.index(b"--supervised-by") if b"--supervised-by" in words else 0
                 if at and int(words[at + 1]) == self.process.pid and alive(int(entry.name)):
-                    worker = int(words[words.index(b"--worker") + 1]) if b"--worker" in words else 0
+                    worker = int(words[words.index(b"--worker") + 1].partition(b":")[0]) if b"--worker" in words else 0
                     found[words[at - 1].decode() + (f"-{worker}" if worker else "")] = int(entry.name)
         return found
 

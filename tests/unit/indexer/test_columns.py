@@ -216,8 +216,7 @@ def test_section_with_any_byte_changed_is_refused_or_still_answers(name):
             for where in filters:
                 assert columns.mask(parse_filter(where), 10, 90).shape == (80,)
             answered += 1
-        except CorruptData as error:
-            assert error.message
+        except CorruptData:
             refused += 1
         data[at] ^= bit
     assert answered + refused == 40
