@@ -127,7 +127,11 @@ async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_super
             await server.serve(sockets=list(ports.sockets))
             if not server.started:
                 raise FreshetError("The API did not start; the lines above say why.")
-        _log.info("stopped")
+            if worker:
+                # Said before it leaves the owner of the log, which ends after all others.
+                _log.info("stopped")
+        if not worker:
+            _log.info("stopped")
     finally:
         for listening in ports.sockets:
             listening.close()
