@@ -7,13 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from indexer.segments.search import SliceReport
-from indexer.snapshots.snapshot import Hit, SearchQuery, Snapshot
+from indexer.snapshots.snapshot import SearchQuery, Snapshot
 from query_api.freshness import (
     Freshness,
     Shown,
@@ -23,31 +19,24 @@ from query_api.freshness import (
     snapshot_of,
     snapshots_of_all,
 )
+from query_api.questions import QueryResult, Question, check_question, matches_of, search, search_ns
 from query_api.searches import Searches, SearchOptions
 from query_api.served import ServedIndex
 from schemas.errors import InvalidRequest, NotFound, SnapshotBehind
 from schemas.filters import Filter
-from schemas.indexes import Metric, VectorType
-from schemas.limits import FETCH_IDS_MAX, ID_BYTES_MAX, LIST_LIMIT_MAX, TOP_K_MAX
+from schemas.limits import FETCH_IDS_MAX, ID_BYTES_MAX, LIST_LIMIT_MAX
 from schemas.partitions import canonical_namespace
-from schemas.records import Record, Sparse, check_id, check_namespace
+from schemas.records import Record, check_id, check_namespace
 
 __all__ = [
     "IdPage",
     "IndexStats",
-    "Match",
     "NamespaceInfo",
     "NamespacePage",
     "PartitionFreshness",
-    "QueryResult",
-    "Question",
     "ReadOptions",
     "Reads",
 ]
-
-# A filter multiplies what a search takes by about this much, by 3.5 where it leaves out what is near the query; what a
-# row costs in a mask, and as a document.
-_FILTERED, _MASK_ROW_NS, _DOCUMENT_NS = 2.5, 2, 1_000
 
 # A match with its values or metadata costs as much as so many without.
 _RECORD_COST = 4
@@ -67,39 +56,6 @@ class ReadOptions:
     inline_fetch_max: int = 100
     inline_matches_max: int = 400
     inline_namespaces_max: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A query: by `vector` (float32 [d]), by the `id` of a record, or by `sparse`.
-
-    `explain` asks how each segment was searched, too.
-    """
-
-    top_k: int
-    vector: npt.NDArray[np.float32] | None = None
-    id: str | None = None
-    sparse: Sparse | None = None
-    where: Filter | None = None
-    include_values: bool = False
-    include_metadata: bool = False
-    explain: bool = False
-
-
-class Match(NamedTuple):
-    """One answer to a query; `record` holds what was asked for, None where nothing beyond the id was."""
-
-    id: str
-    score: float
-    record: Record | None
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """Matches, best first, and how each segment was searched: empty where nothing was, None where nobody asked."""
-
-    matches: list[Match]
-    explain: Sequence[SliceReport] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,18 +124,18 @@ class Reads:
         Raises `InvalidRequest`, and what `snapshot_of` raises.
         """
         check_namespace(namespace)
-        check_question(index, question)
+        check_question(index.spec, question)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
         if question.vector is not None and self._is_light(question):
-            search = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
-            await self._searches.carry_out(search.cost_ns, search)
-            found = search.found()
-            matches = _matches(snapshot, snapshot.hits(found, question.top_k), question)
+            begun = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
+            await self._searches.carry_out(begun.cost_ns, begun)
+            found = begun.found()
+            matches = matches_of(snapshot, snapshot.hits(found, question.top_k), question)
             return QueryResult(matches, found.reports if question.explain else None), shown
-        cost_ns = _search_ns(snapshot, name, index.spec.dimension, question)
-        return await self._searches.run(cost_ns, _search, snapshot, name, question), shown
+        cost_ns = search_ns(snapshot, name, index.spec.dimension, question)
+        return await self._searches.run(cost_ns, search, snapshot, name, question), shown
 
     def _is_light(self, question: Question) -> bool:
         """Say whether all of a question but the search itself may be done on the event loop."""
@@ -291,73 +247,6 @@ class Reads:
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
-
-
-def check_question(index: ServedIndex, question: Question) -> None:
-    """Raise `InvalidRequest` where a query does not fit the index."""
-    spec = index.spec
-    if not 1 <= question.top_k <= TOP_K_MAX:
-        raise InvalidRequest(f"Invalid top_k {question.top_k}: topK must be 1 to {TOP_K_MAX}", limit=TOP_K_MAX)
-    if question.id is not None:
-        if question.vector is not None:
-            raise InvalidRequest("Cannot provide both 'ID' and 'vector' at the same time")
-        if question.sparse is not None:
-            raise InvalidRequest("Cannot provide both 'ID' and 'sparse_vector' at the same time")
-        check_id(question.id)
-    _check_vectors(question, is_sparse=spec.vector_type is VectorType.SPARSE, is_dot=spec.metric is Metric.DOTPRODUCT)
-    if question.vector is not None:
-        if len(question.vector) != spec.dimension:
-            raise InvalidRequest(
-                f"Vector dimension {len(question.vector)} does not match the dimension of the index {spec.dimension}",
-                dimension=spec.dimension,
-            )
-        # A sum of squares is finite where all numbers are; one that overflowed says nothing yet.
-        if not (np.dot(question.vector, question.vector) < np.inf or np.isfinite(question.vector).all()):
-            raise InvalidRequest("Query vector values must be finite float32 numbers")
-
-
-def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None:
-    if is_sparse:
-        if question.vector is not None and question.sparse is not None:
-            raise InvalidRequest("Index configuration does not support dense values")
-        if question.sparse is None and question.id is None:
-            raise InvalidRequest("Either 'sparse_vector' or 'ID' must be provided")
-        raise InvalidRequest("Querying a sparse index is not supported yet; its records can be fetched and listed.")
-    if question.vector is None and question.id is None:
-        if question.sparse is not None:
-            raise InvalidRequest("Cannot query index with dense 'vector_type' with only sparse vector")
-        raise InvalidRequest("Either 'vector' or 'ID' must be provided")
-    if question.sparse is not None:
-        if not is_dot:
-            raise InvalidRequest("Index configuration does not support sparse values: the metric must be dotproduct")
-        raise InvalidRequest("Querying with a sparse vector is not supported yet; leave 'sparseVector' out.")
-
-
-def _search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question) -> float:
-    """Return about how many nanoseconds a question takes."""
-    cost_ns = snapshot.plan(name, dimension, question.top_k).cost_ns
-    if question.where is None:
-        return cost_ns
-    # Masks of all rows; and rows that were never rolled up have no columns: their documents are read.
-    return _FILTERED * cost_ns + _MASK_ROW_NS * snapshot.live_rows + _DOCUMENT_NS * snapshot.tail_rows_of(name)
-
-
-def _search(snapshot: Snapshot, name: str, question: Question) -> QueryResult:
-    vector = question.vector
-    if question.id is not None:
-        record = snapshot.fetch(name, [question.id]).get(question.id)
-        vector = None if record is None else record.values
-    if vector is None:
-        return QueryResult([], () if question.explain else None)
-    hits, reports = snapshot.search_explained(name, SearchQuery(vector, question.top_k, question.where))
-    return QueryResult(_matches(snapshot, hits, question), reports if question.explain else None)
-
-
-def _matches(snapshot: Snapshot, hits: Sequence[Hit], question: Question) -> list[Match]:
-    if not (question.include_values or question.include_metadata):
-        return [Match(hit.id, hit.score, None) for hit in hits]
-    records = snapshot.records(hits, values=question.include_values, metadata=question.include_metadata)
-    return [Match(hit.id, hit.score, record) for hit, record in zip(hits, records, strict=True)]
 
 
 def _all_counts(snapshots: Sequence[Snapshot]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from query_api.reads import Question
+from query_api.questions import Question
 from query_api.rest.bodies import Lifted, Lifter
 from schemas.errors import InvalidRequest
 from schemas.filters import parse_filter

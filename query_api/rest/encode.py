@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from indexer.segments.search import SliceReport
-from query_api.reads import QueryResult
+from query_api.questions import QueryResult
 from schemas.records import Record
 
 __all__ = ["encode", "encode_fetch", "encode_query"]

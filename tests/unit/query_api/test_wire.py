@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.snapshots.snapshot import Snapshot
-from query_api.reads import Match, QueryResult
+from query_api.questions import Match, QueryResult
 from query_api.rest.decode import decode_query, decode_upsert
 from query_api.rest.encode import encode_fetch, encode_query
 from query_api.rest.errors import STATUS, error_answer, status_of

@@ -1,0 +1,125 @@
+"""A query: what it asks for, whether it fits the index, what it costs, and its answer from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.segments.search import SliceReport
+from indexer.snapshots.snapshot import Hit, SearchQuery, Snapshot
+from schemas.errors import InvalidRequest
+from schemas.filters import Filter
+from schemas.indexes import IndexSpec, Metric, VectorType
+from schemas.limits import TOP_K_MAX
+from schemas.records import Record, Sparse, check_id
+
+__all__ = ["Match", "QueryResult", "Question", "check_question", "matches_of", "search", "search_ns"]
+
+# A filter multiplies what a search takes by about this much, by 3.5 where it leaves out what is near the query; what a
+# row costs in a mask, and as a document.
+_FILTERED, _MASK_ROW_NS, _DOCUMENT_NS = 2.5, 2, 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query: by `vector` (float32 [d]), by the `id` of a record, or by `sparse`.
+
+    `explain` asks how each segment was searched, too.
+    """
+
+    top_k: int
+    vector: npt.NDArray[np.float32] | None = None
+    id: str | None = None
+    sparse: Sparse | None = None
+    where: Filter | None = None
+    include_values: bool = False
+    include_metadata: bool = False
+    explain: bool = False
+
+
+class Match(NamedTuple):
+    """One answer to a query; `record` holds what was asked for, None where nothing beyond the id was."""
+
+    id: str
+    score: float
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Matches, best first, and how each segment was searched: empty where nothing was, None where nobody asked."""
+
+    matches: list[Match]
+    explain: Sequence[SliceReport] | None = None
+
+
+def check_question(spec: IndexSpec, question: Question) -> None:
+    """Raise `InvalidRequest` where a query does not fit the index."""
+    if not 1 <= question.top_k <= TOP_K_MAX:
+        raise InvalidRequest(f"Invalid top_k {question.top_k}: topK must be 1 to {TOP_K_MAX}", limit=TOP_K_MAX)
+    if question.id is not None:
+        if question.vector is not None:
+            raise InvalidRequest("Cannot provide both 'ID' and 'vector' at the same time")
+        if question.sparse is not None:
+            raise InvalidRequest("Cannot provide both 'ID' and 'sparse_vector' at the same time")
+        check_id(question.id)
+    _check_vectors(question, is_sparse=spec.vector_type is VectorType.SPARSE, is_dot=spec.metric is Metric.DOTPRODUCT)
+    if question.vector is not None:
+        if len(question.vector) != spec.dimension:
+            raise InvalidRequest(
+                f"Vector dimension {len(question.vector)} does not match the dimension of the index {spec.dimension}",
+                dimension=spec.dimension,
+            )
+        # A sum of squares is finite where all numbers are; one that overflowed says nothing yet.
+        if not (np.dot(question.vector, question.vector) < np.inf or np.isfinite(question.vector).all()):
+            raise InvalidRequest("Query vector values must be finite float32 numbers")
+
+
+def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None:
+    if is_sparse:
+        if question.vector is not None and question.sparse is not None:
+            raise InvalidRequest("Index configuration does not support dense values")
+        if question.sparse is None and question.id is None:
+            raise InvalidRequest("Either 'sparse_vector' or 'ID' must be provided")
+        raise InvalidRequest("Querying a sparse index is not supported yet; its records can be fetched and listed.")
+    if question.vector is None and question.id is None:
+        if question.sparse is not None:
+            raise InvalidRequest("Cannot query index with dense 'vector_type' with only sparse vector")
+        raise InvalidRequest("Either 'vector' or 'ID' must be provided")
+    if question.sparse is not None:
+        if not is_dot:
+            raise InvalidRequest("Index configuration does not support sparse values: the metric must be dotproduct")
+        raise InvalidRequest("Querying with a sparse vector is not supported yet; leave 'sparseVector' out.")
+
+
+def search_ns(snapshot: Snapshot, name: str, dimension: int, question: Question) -> float:
+    """Return about how many nanoseconds a question takes."""
+    cost_ns = snapshot.plan(name, dimension, question.top_k).cost_ns
+    if question.where is None:
+        return cost_ns
+    # Masks of all rows; and rows that were never rolled up have no columns: their documents are read.
+    return _FILTERED * cost_ns + _MASK_ROW_NS * snapshot.live_rows + _DOCUMENT_NS * snapshot.tail_rows_of(name)
+
+
+def search(snapshot: Snapshot, name: str, question: Question) -> QueryResult:
+    """Return the answer from one snapshot to a question that was checked; `name` is a canonical namespace."""
+    vector = question.vector
+    if question.id is not None:
+        record = snapshot.fetch(name, [question.id]).get(question.id)
+        vector = None if record is None else record.values
+    if vector is None:
+        return QueryResult([], () if question.explain else None)
+    hits, reports = snapshot.search_explained(name, SearchQuery(vector, question.top_k, question.where))
+    return QueryResult(matches_of(snapshot, hits, question), reports if question.explain else None)
+
+
+def matches_of(snapshot: Snapshot, hits: Sequence[Hit], question: Question) -> list[Match]:
+    """Return the matches of `hits`, in their order, with what the question asked for of their records."""
+    if not (question.include_values or question.include_metadata):
+        return [Match(hit.id, hit.score, None) for hit in hits]
+    records = snapshot.records(hits, values=question.include_values, metadata=question.include_metadata)
+    return [Match(hit.id, hit.score, record) for hit, record in zip(hits, records, strict=True)]
