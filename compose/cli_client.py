@@ -10,23 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compose.cli_target import AsJson, Target, Url, open_client, targeted
 from schemas.errors import ConfigError, FreshetError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from compose.client import Client
 
-__all__ = ["open_client", "register"]
+__all__ = ["register"]
 
-Url = Annotated[str, typer.Option("--url", help="Address of the server; from the settings where it is not given.")]
-IndexName = Annotated[str, typer.Option("--index", "-i", help="Name of the index.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; the default one where not given.")]
 RecallTarget = Annotated[
     float | None, typer.Option("--recall-target", help="Share of the nearest records to find, 0.5 to 0.999.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 indexes = typer.Typer(
     name="indexes",
@@ -41,22 +37,6 @@ def register(app: typer.Typer) -> None:
     app.command()(stats)
     app.command()(query)
     app.add_typer(indexes)
-
-
-def open_client(url: str) -> Client:
-    """Return a client of the server at `url`, or of the one that the settings name."""
-    from compose.client import Client
-
-    return Client(url or default_url())
-
-
-def default_url() -> str:
-    """Return where the server of these settings is."""
-    from compose.config import load_settings
-
-    chosen = load_settings().settings
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(chosen.bind, chosen.bind)  # noqa: S104 # it is asked, not bound
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{chosen.port}"
 
 
 def read_json(text: str, what: str) -> Any:
@@ -197,23 +177,21 @@ def _number(value: object) -> str:
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+@targeted
 def query(
+    target: Target,
     *,
-    index: IndexName,
-    namespace: Namespace = "",
     vector: Annotated[str, typer.Option("--vector", help="JSON array, or @file with one.")] = "",
     record: Annotated[str, typer.Option("--id", help="Id of the record to compare with.")] = "",
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many matches.")] = 10,
     where: Annotated[str, typer.Option("--filter", help="Filter as JSON, or @file with one.")] = "",
     with_values: Annotated[bool, typer.Option("--values", help="Show the vectors.")] = False,
-    url: Url = "",
-    as_json: AsJson = False,
 ) -> None:
     """Find the records nearest to a vector, or to a record."""
     if bool(vector) == bool(record):
         raise ConfigError("Give either --vector or --id.")
     body: dict[str, Any] = {
-        "namespace": namespace,
+        "namespace": target.namespace,
         "topK": top_k,
         "includeMetadata": True,
         "includeValues": with_values,
@@ -221,9 +199,9 @@ def query(
     body |= {"id": record} if record else {"vector": read_json(vector, "--vector")}
     if where:
         body["filter"] = read_json(where, "--filter")
-    with open_client(url) as client:
-        found = client.index(index, "POST", "/query", body)
-    if as_json:
+    with target.open() as client:
+        found = client.index(target.index, "POST", "/query", body)
+    if target.as_json:
         print(json.dumps(found))
         return
     from rich.console import Console

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compose.cli_client import AsJson, IndexName, Url, open_client
+from compose.cli_target import AsJson, IndexName, Url, open_client
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:

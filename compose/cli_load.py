@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from compose.cli_client import default_url
+from compose.cli_target import Target, default_url, targeted
 
 __all__ = ["register"]
 
@@ -21,17 +21,15 @@ def register(app: typer.Typer) -> None:
     app.command()(load)
 
 
+@targeted
 def load(
+    target: Target,
     file: Annotated[Path, typer.Argument(help="jsonl (also .gz), npy with a jsonl beside it, or parquet.")],
     *,
-    index: Annotated[str, typer.Option("--index", "-i", help="Name of the index, which must exist.")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace; the default one else.")] = "",
     records: Annotated[Path | None, typer.Option("--records", help="jsonl with ids and metadata for an npy.")] = None,
     writers: Annotated[int, typer.Option("--writers", "-w", help="Requests at a time.", min=1, max=64)] = 4,
     batch: Annotated[int, typer.Option("--batch", help="Rows of one request.", min=1, max=1_000)] = 100,
     restart: Annotated[bool, typer.Option("--restart", help="Begin at the first row.")] = False,
-    url: Annotated[str, typer.Option("--url", help="Address of the server.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Load a file through the API; a load that was broken off goes on where it stopped."""
     from rich.console import Console
@@ -48,7 +46,7 @@ def load(
         TextColumn("{task.fields[rate]} rows/s"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=as_json or not sys.stderr.isatty(),
+        disable=target.as_json or not sys.stderr.isatty(),
     )
     task = bar.add_task(file.name, total=source.total, rate="-")
 
@@ -57,12 +55,19 @@ def load(
         bar.update(task, advance=rows, rate=f"{speed:,.0f}" if speed else "-")
 
     options = LoadOptions(writers=writers, batch_rows=batch)
-    loader = Loader(source, url=url or default_url(), index=index, namespace=namespace, options=options, moved=moved)
+    loader = Loader(
+        source,
+        url=target.url or default_url(),
+        index=target.index,
+        namespace=target.namespace,
+        options=options,
+        moved=moved,
+    )
     start = 0 if restart else loader.resume()
     with bar:
         bar.update(task, completed=start)
         done = asyncio.run(loader.run())
-    if as_json:
+    if target.as_json:
         print(json.dumps(dataclasses.asdict(done)))
         return
     print(f"{done.accepted:,} of {done.rows:,} rows loaded" + (f", resumed at row {start:,}" if start else ""))

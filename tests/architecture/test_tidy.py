@@ -69,9 +69,6 @@ def rule_module_length(source: Source) -> Iterator[str]:
 
 
 def rule_parameters(source: Source) -> Iterator[str]:
-    if source.path.startswith("compose/cli"):
-        # The parameters of a command are its options, each with a name of its own on the command line.
-        return
     for node in functions_of(source):
         names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
         count = len([name for name in names if name not in ("self", "cls")])

@@ -33,7 +33,7 @@ async def queries(bench: Bench) -> Sequence[Row]:
     server.stop()
     server.start("up", graph_ef_search=bench.options.ef)
     try:
-        bare = (await bench.bare()).file
+        bare = await bench.bare_graph()
         rows += await against_bare(server, bench.data, bare, seconds=seconds, ef=bench.options.ef)
     finally:
         server.stop()
