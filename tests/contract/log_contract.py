@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, LogUnavailable, PayloadTooLarge
 from schemas.limits import APPEND_BYTES_MAX
 from tests.support.appender import Appender, assert_whole, batch, make_logs
 
-__all__ = ["LogContract", "new_log_id", "read_all"]
+__all__ = ["LogContract", "killed_at_step", "new_log_id", "read_all"]
 
 _PLENTY = 64 * 1024 * 1024
 # Long enough for the slowest machine; every test ends long before.
@@ -37,6 +37,22 @@ async def read_all(log: Log, partition: int, offset: int = 0, *, bytes_max: int 
         records += found.records
         offset = found.next_offset
     return records
+
+
+async def killed_at_step(spec: str, log: Log, step: str) -> tuple[dict[int, int], list[StoredRecord]]:
+    """Let an appender of batches of five die at a step of its fifth; return what was acknowledged and what is there.
+
+    Every batch is there whole or not at all.
+    """
+    appender = await Appender.start(spec, log.log_id, 2, 1, step, 1_000, 5, step)
+    said = await appender.acknowledged()
+    await appender.kill()
+    assert 0 < len(said) < 10, "it was to die at its fifth append"
+    # What a dead process had on its way may still arrive for a moment.
+    await asyncio.sleep(0.2)
+    records = await read_all(log, 1)
+    assert_whole(records, {(step, number): begin for number, begin in said.items()})
+    return said, records
 
 
 def _one(value: bytes) -> list[LogRecord]:
@@ -352,14 +368,7 @@ class LogContract:
     @pytest.mark.parametrize("step", ["append.before_commit", "append.after_commit", "append.before_answer"])
     async def test_a_kill_at_each_step_leaves_wholes(self, spec: str, log: Log, step: str) -> None:
         """Wherever an appender dies, the request it worked on is in the log whole or not at all."""
-        appender = await Appender.start(spec, log.log_id, 2, 1, step, 1_000, 5, step)
-        said = await appender.acknowledged()
-        await appender.kill()
-        assert 0 < len(said) < 10, "it was to die at its fifth append"
-        # What a dead process had on its way may still arrive for a moment.
-        await asyncio.sleep(0.2)
-        records = await read_all(log, 1)
-        assert_whole(records, {(step, number): begin for number, begin in said.items()})
+        said, records = await killed_at_step(spec, log, step)
         committed = len(said) + (step != "append.before_commit")
         assert len(records) == 5 * committed, "neither earlier nor later than at its commit is a request in the log"
 

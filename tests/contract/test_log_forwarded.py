@@ -26,8 +26,8 @@ from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.log.sqlite_commits import AppendRequest
 from producer.log.sqlite_rows import pack
 from schemas.errors import CorruptData, LogFull, LogUnavailable, NotFound, PayloadTooLarge, TailFull
-from tests.contract.log_contract import LogContract, new_log_id, read_all
-from tests.support.appender import Appender, assert_whole, batch, clock_ms, door_of
+from tests.contract.log_contract import LogContract, killed_at_step, new_log_id, read_all
+from tests.support.appender import assert_whole, batch, clock_ms, door_of
 from tests.support.log_owner import LogOwner
 
 _MIB = 1024 * 1024
@@ -46,14 +46,7 @@ class TestForwardedLog(LogContract):
     @pytest.mark.parametrize("step", ["forward.before_send", "forward.after_send", "forward.before_answer"])
     async def test_a_kill_at_each_step_leaves_wholes(self, spec: str, log: Log, step: str) -> None:
         """Wherever a process dies that hands packs over, the request it worked on is there whole or not at all."""
-        appender = await Appender.start(spec, log.log_id, 2, 1, step, 1_000, 5, step)
-        said = await appender.acknowledged()
-        await appender.kill()
-        assert 0 < len(said) < 10, "it was to die at its fifth append"
-        # What a dead process had on its way may still arrive for a moment.
-        await asyncio.sleep(0.2)
-        records = await read_all(log, 1)
-        assert_whole(records, {(step, number): begin for number, begin in said.items()})
+        said, records = await killed_at_step(spec, log, step)
         committed = len(said) + (step != "forward.before_send")
         assert len(records) == 5 * committed, "neither earlier nor later than when it was sent is a request in the log"
 

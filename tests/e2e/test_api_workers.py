@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +17,17 @@ from pinecone import Pinecone, ServerlessSpec
 from compose.client import Client
 from compose.holding import run_directory
 from compose.peers import door_of
-from schemas.errors import FreshetError
-from tests.support.freshet import COMMAND, Freshet, alive, clean_environment, records, run, wait_until
+from tests.support.freshet import (
+    COMMAND,
+    Freshet,
+    alive,
+    clean_environment,
+    present,
+    records,
+    run,
+    stop_under_writers,
+    wait_until,
+)
 
 DEMO = {"name": "demo", "dimension": 4, "metric": "cosine", "spec": {"serverless": {"cloud": "aws", "region": "x"}}}
 TWO = {"FRESHET_API_WORKERS": "2"}
@@ -193,35 +201,11 @@ def test_killed_process_comes_back_alone_and_nothing_is_lost(server, victim):
 def test_stop_finishes_what_was_accepted_and_ends_the_owner_last(server):
     """A stop under writers: every acknowledged record is there afterwards, and nobody had to be killed."""
     server.call("POST", "/indexes", DEMO)
-    acknowledged = []
-
-    def write(begin: int) -> None:
-        for n in range(begin, begin + 10_000):
-            try:
-                # A connection each, so that both processes have writers.
-                with Client(server.url) as client:
-                    client.call("POST", "/i/demo/vectors/upsert", {"vectors": records(1, n)})
-            except FreshetError:
-                return
-            acknowledged.append(n)
-
-    writers = [threading.Thread(target=write, args=(10_000 * k,)) for k in range(4)]
-    for writer in writers:
-        writer.start()
-    wait_until(lambda: len(acknowledged) > 100)
-    assert server.stop() == 0
-    for writer in writers:
-        writer.join()
-    assert "did not stop in time" not in server.log_text
+    acknowledged = stop_under_writers(server, is_connection_kept=False)
     assert re.findall(r'"process": "(api[^"]*)", "event": "stopped"', server.log_text) == ["api-1", "api"]
     server.start()
     wait_until(lambda: total(server) >= len(acknowledged))
-    ordered = sorted(f"r{n}" for n in acknowledged)
-    found = set()
-    for begin in range(0, len(ordered), 50):
-        query = "&".join(f"ids={each}" for each in ordered[begin : begin + 50])
-        found |= set(server.call("GET", f"/i/demo/vectors/fetch?{query}")["vectors"])
-    assert set(ordered) <= found
+    assert set(acknowledged) <= present(server, acknowledged)
 
 
 def test_killed_supervisor_takes_all_along_and_the_next_starts_at_once(server):

@@ -7,14 +7,23 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
 
 from compose.client import Client
 from schemas.errors import FreshetError
-from tests.support.freshet import COMMAND, Freshet, alive, clean_environment, records, run, wait_until
+from tests.support.freshet import (
+    COMMAND,
+    Freshet,
+    alive,
+    clean_environment,
+    present,
+    records,
+    run,
+    stop_under_writers,
+    wait_until,
+)
 
 DEMO = {"name": "demo", "dimension": 4, "metric": "cosine", "spec": {"serverless": {"cloud": "aws", "region": "x"}}}
 
@@ -89,33 +98,9 @@ def test_everything_killed_at_once_loses_nothing(server):
 def test_stop_finishes_what_was_accepted(server, number):
     """A stop under writers ends by itself; every acknowledged record is there after the next start."""
     server.call("POST", "/indexes", DEMO)
-    acknowledged = []
-
-    def write(begin):
-        with Client(server.url) as client:
-            for n in range(begin, begin + 10_000):
-                try:
-                    client.call("POST", "/i/demo/vectors/upsert", {"vectors": records(1, n)})
-                except FreshetError:
-                    return
-                acknowledged.append(n)
-
-    writers = [threading.Thread(target=write, args=(10_000 * k,)) for k in range(4)]
-    for writer in writers:
-        writer.start()
-    wait_until(lambda: len(acknowledged) > 100)
-    assert server.stop(number) == 0
-    for writer in writers:
-        writer.join()
-    assert "did not stop in time" not in server.log_text
+    acknowledged = stop_under_writers(server, number, is_connection_kept=True)
     server.start()
-    ids = {f"r{n}" for n in acknowledged}
-    found = set()
-    ordered = sorted(ids)
-    for begin in range(0, len(ordered), 50):
-        query = "&".join(f"ids={each}" for each in ordered[begin : begin + 50])
-        found |= set(server.call("GET", f"/i/demo/vectors/fetch?{query}")["vectors"])
-    assert ids <= found
+    assert set(acknowledged) <= present(server, acknowledged)
 
 
 def test_second_signal_ends_at_once(server):

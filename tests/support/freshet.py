@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from compose.client import Client
+from schemas.errors import FreshetError
 
 COMMAND = (sys.executable, "-P", "-m", "compose")
 
@@ -165,3 +167,41 @@ class Freshet:
 def records(count: int, begin: int = 0) -> Sequence[dict[str, Any]]:
     """Return records with four-dimensional vectors and their number as metadata."""
     return [{"id": f"r{n}", "values": [1.0, n, n * n, 1.0], "metadata": {"n": n}} for n in range(begin, begin + count)]
+
+
+def stop_under_writers(server: Freshet, number: int = signal.SIGTERM, *, is_connection_kept: bool) -> list[str]:
+    """Stop a server on whose index `demo` four writers upsert single records; return the ids that were acknowledged.
+
+    A writer that keeps its connection stays with one of several API processes.
+    """
+    acknowledged: list[str] = []
+
+    def write(begin: int) -> None:
+        # The stop ends a writer.
+        with contextlib.suppress(FreshetError), Client(server.url) as kept:
+            for n in range(begin, begin + 10_000):
+                body = {"vectors": records(1, n)}
+                if is_connection_kept:
+                    kept.call("POST", "/i/demo/vectors/upsert", body)
+                else:
+                    server.call("POST", "/i/demo/vectors/upsert", body)
+                acknowledged.append(f"r{n}")
+
+    writers = [threading.Thread(target=write, args=(10_000 * k,)) for k in range(4)]
+    for writer in writers:
+        writer.start()
+    wait_until(lambda: len(acknowledged) > 100)
+    assert server.stop(number) == 0
+    for writer in writers:
+        writer.join()
+    assert "did not stop in time" not in server.log_text
+    return acknowledged
+
+
+def present(server: Freshet, ids: Sequence[str]) -> set[str]:
+    """Return those of `ids` that the index `demo` has."""
+    found: set[str] = set()
+    for begin in range(0, len(ids), 50):
+        query = "&".join(f"ids={each}" for each in ids[begin : begin + 50])
+        found |= set(server.call("GET", f"/i/demo/vectors/fetch?{query}")["vectors"])
+    return found
