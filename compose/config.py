@@ -145,6 +145,19 @@ class Settings(BaseSettings):
         "Copies of each partition on Kafka; 0 means three, or as many as there are brokers.",
         ge=0,
     )
+    connections_max: int | None = _obeyed_by(
+        "compose.connections:ConnectionLimits.connections_max",
+        "Connections open at a time; 0 for what open files allow.",
+        ge=0,
+    )
+    request_seconds: float | None = _obeyed_by(
+        "compose.connections:ConnectionLimits.request_seconds",
+        "How long nothing may come of a request that was begun.",
+        gt=0,
+    )
+    answer_seconds: float | None = _obeyed_by(
+        "compose.connections:ConnectionLimits.answer_seconds", "How long a client may read nothing of its answer.", gt=0
+    )
     publish_interval_seconds: float | None = _obeyed_by(
         "indexer.worker:WorkerOptions.publish_interval_seconds", "Least time between two publishes.", ge=0
     )

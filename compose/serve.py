@@ -11,16 +11,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
 import uvloop
 
 from compose.config import Settings
+from compose.connections import ConnectionLimits, Connections
 from compose.holding import hold, run_directory
 from compose.peers import door_of
 from compose.ports import BACKLOG, BoundPorts, bind_ports, inherited_ports
-from compose.protocol import JoiningProtocol
+from compose.protocol import protocol_with
 from compose.wiring import api_parts, is_embedded
 from query_api.app import create_app
 from schemas.errors import FreshetError
@@ -56,9 +58,11 @@ class _Server(uvicorn.Server):
             await asyncio.to_thread(Path(self._door).unlink, missing_ok=True)
         await super().startup(sockets)
         if self._door:
+            made: Any = self.config.http_protocol_class
 
-            def protocol() -> JoiningProtocol:
-                return JoiningProtocol(self.config, self.server_state, self.lifespan.state)
+            def protocol() -> asyncio.Protocol:
+                connection: asyncio.Protocol = made(self.config, self.server_state, self.lifespan.state)
+                return connection
 
             self.servers.append(await asyncio.get_running_loop().create_unix_server(protocol, self._door))
 
@@ -102,9 +106,10 @@ async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_super
             for spec in parts.catalog.list():
                 if spec.port and spec.port not in ports.index_ports:
                     _log.error("the port of an index is not ours now; use its path", index=spec.name, port=spec.port)
+            connections = Connections(ConnectionLimits(**settings.options_of(ConnectionLimits)))
             config = uvicorn.Config(
                 create_app(parts),
-                http=JoiningProtocol,
+                http=protocol_with(connections),
                 ws="none",
                 lifespan="on",
                 log_config=None,
