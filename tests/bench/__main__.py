@@ -9,12 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import doors, filtered, footprint, freshness, ingest, publish_cost, queries, workers
+from tests.bench import attack, doors, filtered, footprint, freshness, ingest, publish_cost, queries, workers
 from tests.bench.figures import Row, keep, print_rows
 from tests.bench.harness import SCENARIOS, Bench, Options, run
 
 RESULTS = Path(__file__).parent / "results" / "results.jsonl"
-THEMES = (doors, ingest, footprint, queries, freshness, filtered, publish_cost, workers)
+THEMES = (attack, doors, ingest, footprint, queries, freshness, filtered, publish_cost, workers)
 # In this order: what comes first leaves the shared server as it was.
 ORDER = (
     "load",
@@ -24,6 +24,7 @@ ORDER = (
     "doors",
     "start",
     "visible",
+    "attack",
     "ingest_p99",
     "filters",
     "log_to_graph",

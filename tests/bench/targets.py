@@ -57,5 +57,6 @@ TARGETS: dict[str, Target] = {
     "filter_worst": Target("filtered queries at any selectivity: worst p50 against unfiltered", "<=", 5, "x"),
     "filter_1": Target("filtered queries at 1 % and below: worst p50", "<=", 1, "ms"),
     "memory": Target("anonymous memory of the API less an empty one's, over raw vector bytes", "<=", 1.5, "x"),
+    "attack_p99": Target("query p99 at a fixed rate while others attack the server, against idle", "<=", 3, "x"),
     "idle": Target("idle processor use with 20 indexes, of one core", "<=", 0.02, "%"),
 }
