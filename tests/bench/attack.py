@@ -1,6 +1,6 @@
 """Queries of a well-behaved client while others attack the server over their own connections.
 
-`python -m tests.bench.attack PORT` attacks the index that the benchmark serves until its standard input ends: 2,000 idle
+`python -m tests.bench.attack PORT` attacks the index that the benchmark serves until it is killed: 2,000 idle
 connections, 200 half heads and half bodies, and each second five header floods, five JSON bombs of 16 MB and one body
 of 100 MB.
 """
