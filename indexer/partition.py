@@ -222,7 +222,7 @@ class PartitionIndexer:
 
         Raises `CommitConflict`.
         """
-        self.snapshot = self.opener.open(self.snapshot, self._create(manifest), trusted=trusted, table=table)
+        self.snapshot = self.opener.open(self.snapshot, self._create(manifest), trusted=set(trusted), table=table)
 
     def rebase(self) -> None:
         """Go on folding on top of the newest snapshot; only between publishes, when nothing is pending."""
@@ -272,6 +272,8 @@ class PartitionIndexer:
         What lies between a manifest and its parent was passed over by whoever wrote it, and stays so.
         """
         base = _Base(self.opener.empty())
+        # Manifests share most of their objects: none is verified twice on the way.
+        verified: set[str] = set()
         below = versions[-1] + 1 if versions else 0
         for version in reversed(versions):
             if version >= below:
@@ -290,7 +292,7 @@ class PartitionIndexer:
                 base.lost.append(name)
                 self.fallbacks += 1
                 continue
-            snapshot = self._sound(manifest)
+            snapshot = self._sound(manifest, verified)
             if snapshot is not None:
                 base.snapshot = snapshot
                 return base
@@ -307,10 +309,10 @@ class PartitionIndexer:
             self.store.quarantine(name)
             return None
 
-    def _sound(self, manifest: Manifest) -> Snapshot | None:
+    def _sound(self, manifest: Manifest, verified: set[str]) -> Snapshot | None:
         """Return the snapshot of a manifest; None where an object is damaged or gone; a damaged one is set aside."""
         try:
-            snapshot = self.opener.open(self.opener.empty(), manifest)
+            snapshot = self.opener.open(self.opener.empty(), manifest, trusted=verified)
             for ref in snapshot.table.dead_letters:
                 # Nobody else reads them before they are merged, and then it is too late to fall back.
                 self.opener.changes(ref)

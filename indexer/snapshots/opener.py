@@ -71,15 +71,16 @@ class _Building:
 class _Objects:
     """The objects that one opening reads: each is read, and its lists are decoded, once."""
 
-    def __init__(self, store: Store, trusted: Iterable[str]) -> None:
+    def __init__(self, store: Store, trusted: set[str]) -> None:
         self._store = store
-        self._trusted = frozenset(trusted)
+        self._trusted = trusted
         self._containers: dict[str, Container] = {}
         self._changes: dict[str, Changes] = {}
 
     def container(self, ref: ObjectRef) -> Container:
         if ref.name not in self._containers:
             data = self._store.open(ref, verify=ref.name not in self._trusted)
+            self._trusted.add(ref.name)
             self._containers[ref.name] = Container(data, name=ref.name)
         return self._containers[ref.name]
 
@@ -110,17 +111,18 @@ class SnapshotOpener:
         return Snapshot(manifest, self._spec.metric, searcher=self._searcher)
 
     def open(
-        self, old: Snapshot, manifest: Manifest, *, trusted: Iterable[str] = (), table: SegmentTable | None = None
+        self, old: Snapshot, manifest: Manifest, *, trusted: set[str] | None = None, table: SegmentTable | None = None
     ) -> Snapshot:
         """Return the snapshot of `manifest`, sharing with `old` what both name.
 
-        Objects in `trusted` were written by the caller: their digests are not computed again. Nor is a `table` read
-        again that the caller has just written for this manifest.
+        Digests of objects in `trusted` are not computed again: the caller has just written them, or verified them while
+        it opened another manifest; what is verified here is added. Nor is a `table` read again that the caller has just
+        written for this manifest.
         Raises `CorruptData` where an object is damaged (fact `name`), `FileNotFoundError` where one is gone.
         """
         if old.lineage != manifest.lineage or old.next_offset > manifest.next_offset:
             old = self.empty()
-        objects = _Objects(self._store, trusted)
+        objects = _Objects(self._store, set() if trusted is None else trusted)
         if manifest.table == old.manifest.table:
             table = old.table
         table = table or _table(objects, manifest.table)
@@ -155,7 +157,7 @@ class SnapshotOpener:
 
     def changes(self, ref: ObjectRef) -> Changes:
         """Read the small lists of an object."""
-        return _Objects(self._store, ()).changes(ref)
+        return _Objects(self._store, set()).changes(ref)
 
     def _add(
         self, building: _Building, known: Mapping[str, SegmentView], entry: SegmentEntry, objects: _Objects

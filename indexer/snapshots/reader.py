@@ -55,6 +55,8 @@ class SnapshotReader:
         Raises `SnapshotBehind` where only older state than already shown could be opened.
         """
         damage: CorruptData | None = None
+        # Manifests share most of their objects: none is verified twice on the way.
+        verified: set[str] = set()
         for manifest in self._newer():
             current = self.current
             if manifest.lineage == current.lineage and manifest.next_offset < current.next_offset:
@@ -64,7 +66,7 @@ class SnapshotReader:
                     retry_after_seconds=1,
                 )
             try:
-                self.current = self._opener.open(current, manifest)
+                self.current = self._opener.open(current, manifest, trusted=verified)
             except FileNotFoundError:
                 # Collected or set aside between listing and opening: try the one before, and list again next time.
                 self._idle = self._options.list_every

@@ -248,3 +248,24 @@ def test_log_cut_during_a_fallback_is_noticed(pipeline):
     fourth.catch_up()
     reader.refresh()
     assert_counts(reader.current, Oracle(pipeline.book).at(reader.current.next_offset))
+
+
+def test_objects_are_verified_once_however_many_manifests_are_damaged(pipeline):
+    """Falling back through manifests that share an object does not read it again for each of them."""
+    worker = pipeline.worker()
+    write(pipeline, worker)
+    sound = worker.snapshot
+    for first in range(4):
+        write(pipeline, worker, first)
+    # No manifest after that one can be opened.
+    for delta in worker.snapshot.manifest.recent[len(sound.manifest.recent) :]:
+        (pipeline.root / delta.object.name).unlink()
+    verified: list[str] = []
+
+    class ReportingStore(LocalStore):
+        def open(self, ref, *, verify):
+            verified.extend([ref.name] * verify)
+            return super().open(ref, verify=verify)
+
+    assert pipeline.follower(store=ReportingStore(pipeline.root)).refresh().version == sound.version
+    assert verified == [delta.object.name for delta in sound.manifest.recent]
