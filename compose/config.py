@@ -126,6 +126,12 @@ class Settings(BaseSettings):
         "Rows of a namespace in no graph above which writes get a 429.",
         ge=1,
     )
+    write_wait_ms: int | None = _obeyed_by(
+        "query_api.writes:WriteOptions.write_wait_ms",
+        "How long a write is held until it is visible, in milliseconds, where neither its index nor its header says.",
+        ge=0,
+        le=60_000,
+    )
     log_synchronous: Literal["FULL", "NORMAL"] | None = _obeyed_by(
         "producer.log.sqlite_file:SqliteLogOptions.synchronous",
         "Syncing of the embedded log; `NORMAL` loses acknowledged writes at power loss.",

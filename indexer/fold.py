@@ -10,10 +10,13 @@ from producer.log.protocol import StoredRecord
 from schemas.changes import DeadLetter
 from schemas.errors import CorruptData, InvalidRequest, UnsupportedFormat
 from schemas.events import Event, decode, namespace_of, sound_vectors, validate
+from schemas.idempotency import KEY_HEADER, Mark, mark_of
 from schemas.indexes import IndexSpec
 from schemas.partitions import partition_of
 
 __all__ = ["Decoded", "decode_records"]
+
+_Found = tuple[StoredRecord, str, Event, Mark | None]
 
 
 @dataclass(slots=True)
@@ -35,13 +38,15 @@ def decode_records(
     result = Decoded()
     # Namespaces by key: there are few in a batch.
     namespaces: dict[bytes | None, str] = {}
-    found: list[tuple[StoredRecord, str, Event]] = []
+    found: list[_Found] = []
     for record in records:
         try:
             namespace = namespaces.get(record.key)
             if namespace is None:
                 namespace = namespaces[record.key] = _namespace(record.key, spec, partition)
-            found.append((record, namespace, decode(record.value, dict(record.headers))))
+            headers = dict(record.headers)
+            mark = mark_of(headers, namespace) if KEY_HEADER in headers else None
+            found.append((record, namespace, decode(record.value, headers), mark))
         except UnsupportedFormat as error:
             if not is_skipped(record.offset):
                 result.unsupported, result.unsupported_offset = error, record.offset
@@ -62,18 +67,18 @@ def _namespace(key: bytes | None, spec: IndexSpec, partition: int) -> str:
     return namespace
 
 
-def _validate(found: Sequence[tuple[StoredRecord, str, Event]], spec: IndexSpec, result: Decoded) -> None:
+def _validate(found: Sequence[_Found], spec: IndexSpec, result: Decoded) -> None:
     """Add what fits the index to the events, the rest to the dead letters, which stay in the order of offsets."""
     dimension, vector_type = spec.dimension, spec.vector_type
-    sound = sound_vectors([event for _, _, event in found], dimension=dimension, vector_type=vector_type)
+    sound = sound_vectors([event for _, _, event, _ in found], dimension=dimension, vector_type=vector_type)
     refused = []
-    for (record, namespace, event), is_sound in zip(found, sound, strict=True):
+    for (record, namespace, event, mark), is_sound in zip(found, sound, strict=True):
         try:
             validate(event, dimension=dimension, vector_type=vector_type, is_vector_sound=is_sound, is_decoded=True)
         except InvalidRequest as error:
             refused.append(_dead_letter(record, error.message))
         else:
-            result.events.append(Folded(record.offset, record.time_ms, namespace, event))
+            result.events.append(Folded(record.offset, record.time_ms, namespace, event, mark))
     if refused:
         result.dead_letters = sorted((*result.dead_letters, *refused), key=lambda letter: letter.offset)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from indexer.filtering import SliceColumns
+from indexer.key_window import KeyUse, entries_of
 from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.patches import NO_PATCHES, AppliedPatch, Patches
 from indexer.segments.rows import Rows
@@ -33,6 +34,7 @@ from schemas.events import (
     Upsert,
 )
 from schemas.filters import Filter, filter_from_json
+from schemas.idempotency import Mark, within_window
 from schemas.metadata import merge_metadata
 from schemas.records import Sparse
 
@@ -41,12 +43,13 @@ __all__ = ["Folded", "Memtable"]
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """An event with where it stood: its offset and append time (milliseconds since 1970)."""
+    """An event with where it stood: its offset and append time (milliseconds since 1970), and its idempotency key."""
 
     offset: int
     time_ms: int
     namespace: str
     event: Event
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class Memtable:
         # Namespaces deleted since the base: none of the base's rows of theirs count any more.
         self._buried: set[str] = set()
         self._located: dict[tuple[str, str], tuple[SegmentView, int]] = {}
+        self._keys: dict[bytes, KeyUse] = {}
+        self._older_keys: dict[bytes, KeyUse] = {}
         self.outcomes: list[Outcome] = []
         self.dead_letters: list[DeadLetter] = []
 
@@ -101,21 +106,15 @@ class Memtable:
         """Fold `batch`, which must be in offset order and validated."""
         self._locate(batch)
         for item in batch:
-            match item.event:
-                case Upsert() | Update() | Delete():
-                    self._fold_record(item, item.event)
-                case UpdateWhere() | DeleteWhere():
-                    self._fold_where(item, item.event)
-                case DeleteNamespace(keep):
-                    self._delete_namespace(item, keep=keep)
-                case CreateNamespace(schema):
-                    self._create_namespace(item, schema)
-                case _:
-                    assert_never(item.event)
+            if item.mark is None:
+                self._fold_one(item)
+            else:
+                self._fold_keyed(item, item.mark)
 
     def __bool__(self) -> bool:
         """Say whether a publish would have anything to write."""
-        return bool(any(self._rows.values()) or self._pending or self._namespaces or self.outcomes or self.dead_letters)
+        lists = (self._pending, self._namespaces, self.outcomes, self.dead_letters, self._keys)
+        return any(self._rows.values()) or any(lists)
 
     def rows(self) -> Rows:
         """Return the new rows as columns."""
@@ -143,10 +142,46 @@ class Memtable:
             namespaces=tuple(self._namespaces.values()),
             outcomes=tuple(self.outcomes),
             dead_letters=tuple(self.dead_letters),
+            keys=entries_of(self._keys).tobytes(),
         )
 
+    def _fold_one(self, item: Folded) -> None:
+        match item.event:
+            case Upsert() | Update() | Delete():
+                self._fold_record(item, item.event)
+            case UpdateWhere() | DeleteWhere():
+                self._fold_where(item, item.event)
+            case DeleteNamespace(keep):
+                self._delete_namespace(item, keep=keep)
+            case CreateNamespace(schema):
+                self._create_namespace(item, schema)
+            case _:
+                assert_never(item.event)
+
+    def _fold_keyed(self, item: Folded, mark: Mark) -> None:
+        """Fold an event unless it was carried out under its key already; then only its outcome is told again.
+
+        It depends on offsets alone, so that every replay decides alike.
+        """
+        known = self._keys.get(mark.digest) or self._older_keys.get(mark.digest)
+        beginning = item.offset - mark.ordinal
+        if known is None or not within_window(known.offset, beginning):
+            known = KeyUse(beginning, 0)
+        elif mark.ordinal < known.ordinals:
+            if not isinstance(item.event, Upsert | Update | Delete):
+                self.outcomes.append(Outcome(item.offset, known.code, known.matched_records, item.time_ms))
+            return
+        told = len(self.outcomes)
+        self._fold_one(item)
+        # An event that goes on where a batch was cut off belongs to the later one of both.
+        use = known._replace(offset=max(known.offset, beginning), ordinals=mark.ordinal + 1)
+        for outcome in self.outcomes[told:]:
+            use = use._replace(code=outcome.code, matched_records=outcome.matched_records)
+        self._keys[mark.digest] = use
+
     def _locate(self, batch: Sequence[Folded]) -> None:
-        """Look up all ids of the batch at once: one binary search per segment instead of one per event."""
+        """Look up all ids, and all keys, of the batch at once: one binary search per segment instead of per event."""
+        self._older_keys.update(self._base.keys.find({item.mark.digest for item in batch if item.mark is not None}))
         wanted: dict[str, list[str]] = {}
         for item in batch:
             if isinstance(item.event, Upsert | Update | Delete):

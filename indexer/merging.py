@@ -30,6 +30,7 @@ from indexer.snapshots.opener import OUTCOMES_KEPT_MS, fold_changes
 from indexer.snapshots.store import new_object_name
 from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, SegmentChanges, merge_namespaces
 from schemas.errors import CommitConflict, CorruptData
+from schemas.idempotency import entries_from_bytes, joined_entries
 from schemas.manifest import DeltaRef, ObjectRef, SegmentEntry, SegmentTable, encode_table
 
 __all__ = ["LANES", "Merges"]
@@ -205,6 +206,7 @@ class Merges:
                 folded, beside[entry.segment_id] = self._entry_changes(entry, read)
                 segments.append(folded)
         namespaces, lists = self._namespace_rows(read)
+        keys, key_lists = self._keys(read)
         letters = self._dead_letters(read)
         outcomes = self._outcomes(rolled)
         written = any((segments, letters, outcomes))
@@ -212,6 +214,7 @@ class Merges:
         ref = partition.put_changes(changes) if written else None
         # In an object of their own, whose size says how many they are.
         list_ref = partition.put_changes(Changes(namespaces=namespaces)) if namespaces else None
+        key_ref = partition.put_changes(Changes(keys=keys)) if keys else None
         named = {change.segment_id for change in segments}
         entries = [
             _with_changes(
@@ -226,8 +229,9 @@ class Merges:
             lists if list_ref is None else (*lists, list_ref),
             _listed(snapshot.table.dead_letters, ref, letters, told=any(changes.dead_letters for changes in read)),
             ref if outcomes else None,
+            key_lists if key_ref is None else (*key_lists, key_ref),
         )
-        return table, [item for item in (ref, list_ref) if item is not None]
+        return table, [item for item in (ref, list_ref, key_ref) if item is not None]
 
     def _entry_changes(
         self, entry: SegmentEntry, read: Sequence[Changes]
@@ -261,6 +265,18 @@ class Merges:
             return tuple(merge_namespaces([*older, rows]).values()), lists[:first]
         # Only where all are written anew it is known which of the deleted ones nobody needs any more.
         return tuple(snapshot.namespaces.needed(snapshot.views).values()), ()
+
+    def _keys(self, read: Sequence[Changes]) -> tuple[bytes, tuple[ObjectRef, ...]]:
+        """Return the idempotency keys to write, and the older lists that stay beside them: joined as namespaces are."""
+        told = [changes.keys for changes in read if changes.keys]
+        snapshot = self._partition.snapshot
+        lists = snapshot.table.keys
+        first = len(lists)
+        if told and first >= _LISTED_MAX:
+            first = _joined_from(lists)
+            told += [self._partition.opener.changes(ref).keys for ref in lists[first:]]
+        joined = joined_entries(map(entries_from_bytes, told), next_offset=snapshot.next_offset)
+        return joined.tobytes(), lists[:first]
 
     def _dead_letters(self, read: Sequence[Changes]) -> tuple[DeadLetter, ...]:
         letters = tuple(letter for changes in read for letter in changes.dead_letters)

@@ -23,6 +23,7 @@ from schemas.catalog_events import (
     DeleteIndexEvent,
     check_recall_target,
     check_spec,
+    check_write_wait,
     configured,
     decode_catalog,
     encode_catalog,
@@ -260,6 +261,7 @@ class Catalog:
         """
         if event.recall_target is not None:
             check_recall_target(event.recall_target)
+        check_write_wait(event.write_wait_ms)
         await self.refresh()
         # What can be known to fail is not appended.
         configured(self.get(event.name), event)

@@ -7,9 +7,10 @@ an append is carried out even where the caller goes away; nothing is ever retrie
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from producer.admission import admit
@@ -18,6 +19,7 @@ from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
 from schemas.errors import FreshetError, LogRegressed, PayloadTooLarge
 from schemas.events import CONTENT_TYPE_HEADER, FORMAT_HEADER, encode
+from schemas.idempotency import KEY_HEADER, ORDINAL_HEADER, check_key
 from schemas.indexes import IndexSpec
 from schemas.limits import APPEND_BYTES_MAX
 from schemas.operations import Event
@@ -28,7 +30,7 @@ __all__ = ["BATCH_HEADER", "Gate", "PublishedBatch", "Publisher", "PublisherOpti
 BATCH_HEADER = "freshet-batch"
 # May this partition take more now? Raises `TailFull`, `LogFull` or another error of the tree where it may not.
 Gate = Callable[[IndexSpec, int, str], None]
-_RESERVED_HEADERS = frozenset({BATCH_HEADER, CONTENT_TYPE_HEADER, FORMAT_HEADER})
+_RESERVED_HEADERS = frozenset({BATCH_HEADER, CONTENT_TYPE_HEADER, FORMAT_HEADER, KEY_HEADER, ORDINAL_HEADER})
 _RETRY_AFTER_SECONDS = 5.0
 
 
@@ -82,16 +84,21 @@ class Publisher:
         events: Sequence[Event],
         *,
         headers: tuple[tuple[str, bytes], ...] = (),
+        idempotency_key: bytes | None = None,
     ) -> PublishedBatch:
         """Append `events` to `namespace`, whole or not at all; return when durable.
 
-        `headers` go with every record, beside the batch's own id. Raises `InvalidRequest`, `PayloadTooLarge`,
+        `headers` go with every record, beside the batch's own id. Events that come again under their
+        `idempotency_key` are appended again and folded once. Raises `InvalidRequest`, `PayloadTooLarge`,
         `LogRegressed`, what a gate raises (nothing was appended); `LogFull`, `LogUnavailable` (its `outcome` says
         whether the events may still appear).
         """
         assert _RESERVED_HEADERS.isdisjoint(name for name, _ in headers), "these headers are the publisher's own"
         key = canonical_namespace(namespace)
         own = (*headers, (BATCH_HEADER, secrets.token_urlsafe(12).encode()))
+        if idempotency_key is not None:
+            check_key(idempotency_key)
+            own = (*own, (KEY_HEADER, idempotency_key))
         if len(events) <= self._options.inline_events_max:
             records = _admitted(spec, namespace, events, own)
         else:
@@ -166,8 +173,10 @@ def _admitted(
 
 def _records(namespace: str, events: Sequence[Event], *, headers: tuple[tuple[str, bytes], ...]) -> list[LogRecord]:
     key = namespace.encode()
-    records = [LogRecord(key, encode(event), headers) for event in events]
-    each = len(key) + sum(len(name) + len(value) for name, value in headers)
+    records = [
+        LogRecord(key, encode(event), own) for event, own in zip(events, _numbered(headers, len(events)), strict=True)
+    ]
+    each = len(key) + sum(len(name) + len(value) for name, value in records[-1].headers)
     size = sum(len(record.value) for record in records) + each * len(records)
     if size > APPEND_BYTES_MAX:
         raise PayloadTooLarge(
@@ -175,3 +184,10 @@ def _records(namespace: str, events: Sequence[Event], *, headers: tuple[tuple[st
             limit=APPEND_BYTES_MAX,
         )
     return records
+
+
+def _numbered(headers: tuple[tuple[str, bytes], ...], count: int) -> Iterator[tuple[tuple[str, bytes], ...]]:
+    """Return the headers of `count` records: those of a batch with an idempotency key say their place in it, too."""
+    if count == 1 or all(name != KEY_HEADER for name, _ in headers):
+        return itertools.repeat(headers, count)
+    return ((*headers, (ORDINAL_HEADER, str(ordinal).encode())) for ordinal in range(count))

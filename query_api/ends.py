@@ -76,12 +76,33 @@ class LogEnds:
 
         Raises `LogUnavailable`.
         """
+        if self._next is not None:
+            # It has not begun yet, also where the one before it has just ended.
+            return await asyncio.shield(self._next)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._look_up())
             return await asyncio.shield(self._running)
-        if self._next is None or self._next.done():
-            self._next = asyncio.create_task(self._look_up_after(self._running))
+        self._next = asyncio.create_task(self._look_up_after(self._running))
         return await asyncio.shield(self._next)
+
+    async def is_within(self, partition: int, applied: int, *, max_staleness_ms: int) -> bool | None:
+        """Say whether it is proven that all that was acknowledged over `max_staleness_ms` ago lies below `applied`.
+
+        False: it is not, as of a look-up that began after this call. None where the log does not say soon enough.
+        """
+        age_seconds = asyncio.get_running_loop().time() - self._known_at
+        if 1000 * age_seconds <= max_staleness_ms and applied >= self._known[partition]:
+            return True
+        try:
+            async with asyncio.timeout(self._options.patience_seconds):
+                ends = await self.read()
+                if applied >= ends[partition]:
+                    return True
+                time_ms = await self._append_time_ms(partition, applied)
+        except (FreshetError, TimeoutError):
+            return None
+        # A stamp of the future comes from a clock that is ahead of this one: it proves nothing.
+        return time_ms is not None and 0 <= self._clock_ms() - time_ms <= max_staleness_ms
 
     async def staleness_ms(self, partition: int, applied: int) -> int | None:
         """Return now minus the append time of the first event at or after `applied`, in milliseconds; 0 without one.

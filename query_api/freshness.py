@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from indexer.snapshots.snapshot import Snapshot
 from query_api.follower import PartitionFollower
+from query_api.levels import reach_bound, reach_ends, shown_by, token_text
 from query_api.served import ServedIndex
 from schemas.errors import ForeignPosition, InvalidRequest, PositionBeyondEnd, PositionNotReached
-from schemas.limits import WAIT_MS_MAX
+from schemas.limits import STALENESS_MS_MAX, WAIT_MS_MAX
 from schemas.positions import Position, PositionToken
 
 __all__ = [
     "EVENTUAL",
     "Freshness",
+    "Level",
     "Shown",
     "Wanted",
     "decide_existence",
@@ -26,13 +29,26 @@ __all__ = [
 ]
 
 
+class Level(StrEnum):
+    """How new an answer must be beside a position: whatever there is, not staler than a bound, all that was written."""
+
+    EVENTUAL = "eventual"
+    BOUNDED = "bounded"
+    STRONG = "strong"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a reader asks for: at least the positions of `token`, at least `lsn`, within `wait_ms` (None = default)."""
+    """What a reader asks for: at least the positions of `token`, at least `lsn`, within `wait_ms` (None = default).
+
+    `max_staleness_ms` belongs to the level `BOUNDED` and to no other.
+    """
 
     token: PositionToken | None = None
     lsn: int | None = None
     wait_ms: int | None = None
+    level: Level = Level.EVENTUAL
+    max_staleness_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds; raises `InvalidRequest`."""
@@ -40,6 +56,16 @@ class Wanted:
             raise InvalidRequest(f"Wait must be 0 to {WAIT_MS_MAX} milliseconds, got {self.wait_ms}", limit=WAIT_MS_MAX)
         if self.lsn is not None and self.lsn < 0:
             raise InvalidRequest(f"LSN must not be negative, got {self.lsn}")
+        if (self.max_staleness_ms is None) is (self.level is Level.BOUNDED):
+            raise InvalidRequest(
+                "Consistency 'bounded' needs a staleness (maxStalenessMs, x-freshet-max-staleness-ms), and no other "
+                f"level takes one; got '{self.level}' {'without' if self.max_staleness_ms is None else 'with'} one"
+            )
+        if self.max_staleness_ms is not None and not 0 <= self.max_staleness_ms <= STALENESS_MS_MAX:
+            raise InvalidRequest(
+                f"Staleness must be 0 to {STALENESS_MS_MAX} milliseconds, got {self.max_staleness_ms}",
+                limit=STALENESS_MS_MAX,
+            )
 
 
 EVENTUAL = Wanted()
@@ -69,7 +95,8 @@ async def snapshot_of(index: ServedIndex, namespace: str, wanted: Wanted, option
     """Return the newest snapshot that holds `namespace`, once it shows what is wanted.
 
     Raises `SnapshotBehind` before readiness; `InvalidRequest`, `ForeignPosition`, `PositionBeyondEnd` for positions
-    that cannot be reached, `PositionNotReached` for one that was not reached in time.
+    that cannot be reached, `PositionNotReached` for what was not reached in time, `LogUnavailable` where a strong read
+    cannot learn where the log ends.
     """
     follower = index.follower_of(namespace)
     if wanted is EVENTUAL and index.is_ready(follower):
@@ -82,7 +109,9 @@ async def snapshot_of(index: ServedIndex, namespace: str, wanted: Wanted, option
         positions.append(token.positions[follower.partition])
     if wanted.lsn is not None:
         positions.append(Position(follower.snapshot.lineage, wanted.lsn))
-    return await _wait(index, follower, positions, _until(wanted, options))
+    until = _until(wanted, options)
+    snapshot = await _wait(index, follower, positions, until)
+    return snapshot if wanted.level is Level.EVENTUAL else (await _leveled(index, [follower], wanted, until))[0]
 
 
 async def snapshots_of_all(index: ServedIndex, wanted: Wanted, options: Freshness) -> Sequence[Snapshot]:
@@ -97,10 +126,11 @@ async def snapshots_of_all(index: ServedIndex, wanted: Wanted, options: Freshnes
         await index.ready(follower, wait_ms=options.ready_wait_ms)
     until = _until(wanted, options)
     positions = wanted.token.positions if wanted.token is not None else {}
-    return [
+    snapshots = [
         await _wait(index, follower, [positions[number]] if number in positions else [], until)
         for number, follower in enumerate(index.followers)
     ]
+    return snapshots if wanted.level is Level.EVENTUAL else await _leveled(index, index.followers, wanted, until)
 
 
 async def show(index: ServedIndex, snapshots: Sequence[Snapshot], *, is_one_namespace: bool) -> Shown:
@@ -142,6 +172,19 @@ async def decide_existence(index: ServedIndex, namespace: str, *, wait_ms: int) 
     return False if snapshot.next_offset >= end else None
 
 
+async def _leveled(
+    index: ServedIndex, followers: Sequence[PartitionFollower], wanted: Wanted, until: float
+) -> Sequence[Snapshot]:
+    """Return the snapshots of a strong or bounded read; what they showed before they still show."""
+    if wanted.level is Level.STRONG:
+        return await reach_ends(index, followers, until=until)
+    assert wanted.max_staleness_ms is not None
+    return [
+        await reach_bound(index, follower, max_staleness_ms=wanted.max_staleness_ms, until=until)
+        for follower in followers
+    ]
+
+
 async def _wait(
     index: ServedIndex, follower: PartitionFollower, positions: Sequence[Position], until: float
 ) -> Snapshot:
@@ -161,37 +204,29 @@ async def _wait_for(index: ServedIndex, follower: PartitionFollower, position: P
         snapshot = follower.snapshot
         if snapshot.lineage > position.lineage:
             raise ForeignPosition(
-                f"Position {_text(index, number, position)} is of an earlier life of this log, which was restored from "
-                f"an older copy since; the snapshot shows {_text(index, number, _shown(snapshot))}. "
+                f"Position {token_text(index, number, position)} is of an earlier life of this log, which was restored "
+                f"from an older copy since; the snapshot shows {token_text(index, number, shown_by(snapshot))}. "
                 "Forget the old position and read without it.",
-                wanted=_text(index, number, position),
-                applied=_text(index, number, _shown(snapshot)),
+                wanted=token_text(index, number, position),
+                applied=token_text(index, number, shown_by(snapshot)),
             )
-        if _shown(snapshot) >= position:
+        if shown_by(snapshot) >= position:
             return snapshot
         if snapshot.lineage == position.lineage and offset > max(end, snapshot.next_offset):
             raise PositionBeyondEnd(
-                f"Position {_text(index, number, position)} lies beyond the end of the log, which is {end}.",
-                wanted=_text(index, number, position),
+                f"Position {token_text(index, number, position)} lies beyond the end of the log, which is {end}.",
+                wanted=token_text(index, number, position),
                 end=end,
             )
         if loop.time() >= until:
             raise PositionNotReached(
-                f"The snapshot shows {_text(index, number, _shown(snapshot))} and did not reach "
-                f"{_text(index, number, position)} in time; wait longer (waitMs, x-freshet-wait-ms) or ask again.",
-                wanted=_text(index, number, position),
-                applied=_text(index, number, _shown(snapshot)),
+                f"The snapshot shows {token_text(index, number, shown_by(snapshot))} and did not reach "
+                f"{token_text(index, number, position)} in time; wait longer (waitMs, x-freshet-wait-ms) or ask again.",
+                wanted=token_text(index, number, position),
+                applied=token_text(index, number, shown_by(snapshot)),
             )
         # A later lineage is wanted than the one shown: only a change of lineage can bring it.
         await follower.reach(offset if snapshot.lineage == position.lineage else _NEVER, until=until)
-
-
-def _shown(snapshot: Snapshot) -> Position:
-    return Position(snapshot.lineage, snapshot.next_offset)
-
-
-def _text(index: ServedIndex, partition: int, position: Position) -> str:
-    return str(PositionToken(index.spec.log_id, {partition: position}))
 
 
 def _until(wanted: Wanted, options: Freshness) -> float:

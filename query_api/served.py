@@ -132,6 +132,11 @@ class ServedIndex:
                 outcome="unknown",
             )
 
+    def is_recovering(self, partition: int) -> bool:
+        """Say whether the log of a partition was found to have lost events, and was not folded again since."""
+        self.allow_if_recovered(partition)
+        return partition in self._refused
+
     def _before_look(self) -> Callable[[Sequence[int]], None]:
         shown = [(f.snapshot.lineage, f.snapshot.next_offset) if f.is_open else (0, 0) for f in self.followers]
 

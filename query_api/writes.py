@@ -25,6 +25,7 @@ from schemas.errors import (
     OutcomeUnknown,
     TailFull,
 )
+from schemas.idempotency import digest_of, within_window
 from schemas.limits import WAIT_MS_MAX
 from schemas.operations import CreateNamespace, DeleteNamespace, Event, UpdateWhere
 from schemas.partitions import DEFAULT_NAMESPACE, canonical_namespace
@@ -39,20 +40,27 @@ class WriteOptions:
     """`tail_rows_max`: rows of one namespace that may lie in no graph before writes to it are put off.
 
     For how long follows from how fast rows came into graphs so far: `tail_retry_seconds` before that is known, at most
-    `tail_retry_seconds_max`.
+    `tail_retry_seconds_max`. Writes to an index that has no wait of its own are answered when they are visible, at the
+    latest after `write_wait_ms`.
     """
 
     tail_rows_max: int = 200_000
     tail_retry_seconds: float = 2.0
     tail_retry_seconds_max: float = 60.0
+    write_wait_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """What came with a write: headers for its records, and how long to wait until it is visible (None = do not)."""
+    """What came with a write: headers for its records, and its idempotency key.
+
+    `visible_ms` says how long to wait until it is visible, and that the answer is to say so; None leaves the wait to
+    the index and the server.
+    """
 
     headers: tuple[tuple[str, bytes], ...] = ()
     visible_ms: int | None = None
+    idempotency_key: bytes | None = None
 
     def __post_init__(self) -> None:
         """Check the bound; raises `InvalidRequest`."""
@@ -114,7 +122,8 @@ class Writes:
         """
         check_namespace(namespace)
         name = canonical_namespace(namespace)
-        if await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms) is False:
+        exists = await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms)
+        if exists is False and not _is_repeated(index, name, context.idempotency_key):
             raise NotFound(f"Namespace {name} not found", namespace=name)
         return await self.append(index, name, events, context)
 
@@ -180,7 +189,9 @@ class Writes:
     ) -> PublishedBatch:
         began_ms = self._clock_ms()
         try:
-            batch = await self._publisher.publish(index.spec, namespace, events, headers=context.headers)
+            batch = await self._publisher.publish(
+                index.spec, namespace, events, headers=context.headers, idempotency_key=context.idempotency_key
+            )
         except LogUnavailable as error:
             if error.outcome == "unknown":
                 index.ends.forget()
@@ -232,13 +243,28 @@ class Writes:
 
     async def _written(self, index: ServedIndex, batch: PublishedBatch, lineage: int, context: WriteContext) -> Written:
         follower = index.followers[batch.partition]
-        is_visible: bool | None = None
-        if context.visible_ms is not None:
-            until = asyncio.get_running_loop().time() + context.visible_ms / 1000
-            is_visible = False
+        is_visible = False
+        wait_ms = self._wait_ms(index, context)
+        if wait_ms or context.visible_ms is not None:
+            until = asyncio.get_running_loop().time() + wait_ms / 1000
             if await follower.opened(until=until):
                 snapshot = await reach(follower, batch.next_offset, until=until)
                 is_visible = snapshot.lineage == lineage and snapshot.next_offset >= batch.next_offset
         position = PositionToken(index.spec.log_id, {batch.partition: Position(lineage, batch.next_offset)})
         applied = follower.snapshot.next_offset if follower.is_open else 0
-        return Written(position, batch.next_offset, is_visible, applied)
+        told = None if context.visible_ms is None else is_visible
+        return Written(position, batch.next_offset, told, applied)
+
+    def _wait_ms(self, index: ServedIndex, context: WriteContext) -> int:
+        """Return how long a write waits until it is visible: as its caller says, else its index, else the server."""
+        waits = (context.visible_ms, index.spec.write_wait_ms, self._options.write_wait_ms)
+        return next(wait_ms for wait_ms in waits if wait_ms is not None)
+
+
+def _is_repeated(index: ServedIndex, name: str, key: bytes | None) -> bool:
+    """Say whether a write comes again: it is answered as the first one, which may have deleted its namespace."""
+    if key is None:
+        return False
+    digest = digest_of(name, key)
+    use = index.follower_of(name).snapshot.keys.find([digest]).get(digest)
+    return use is not None and within_window(use.offset, index.ends.known[index.follower_of(name).partition])

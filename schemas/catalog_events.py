@@ -16,7 +16,14 @@ from google.protobuf.message import DecodeError
 from schemas.errors import CorruptData, InvalidRequest
 from schemas.events import check_format
 from schemas.indexes import IndexSpec, Metric, VectorType
-from schemas.limits import DIMENSION_MAX, INDEX_NAME_BYTES_MAX, RECALL_TARGET_MAX, RECALL_TARGET_MIN, TAGS_MAX
+from schemas.limits import (
+    DIMENSION_MAX,
+    INDEX_NAME_BYTES_MAX,
+    RECALL_TARGET_MAX,
+    RECALL_TARGET_MIN,
+    TAGS_MAX,
+    WAIT_MS_MAX,
+)
 from schemas.pb import event_pb2 as pb
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "check_index_name",
     "check_recall_target",
     "check_spec",
+    "check_write_wait",
     "configured",
     "decode_catalog",
     "encode_catalog",
@@ -67,6 +75,7 @@ class ConfigureIndexEvent:
     recall_target: float | None = None
     deletion_protection: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    write_wait_ms: int | None = None
 
 
 CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent
@@ -84,6 +93,7 @@ def encode_catalog(event: CatalogEvent) -> bytes:
                 recall_target=event.recall_target,
                 deletion_protection=event.deletion_protection,
                 tags=dict(event.tags),
+                write_wait_ms=event.write_wait_ms,
             )
         )
     else:
@@ -98,6 +108,7 @@ def encode_catalog(event: CatalogEvent) -> bytes:
                 vector_type=spec.vector_type.value,
                 settings=spec.settings,
                 recall_target=0.0 if spec.recall_target == _RECALL_TARGET_ABSENT else spec.recall_target,
+                write_wait_ms=spec.write_wait_ms,
             )
         )
         message.create_index.ports.extend(event.ports)
@@ -151,6 +162,7 @@ def check_spec(spec: IndexSpec) -> None:
     elif not 1 <= spec.dimension <= DIMENSION_MAX:
         raise InvalidRequest(f"Dimension must be 1 to {DIMENSION_MAX}, got {spec.dimension}", limit=DIMENSION_MAX)
     check_recall_target(spec.recall_target)
+    check_write_wait(spec.write_wait_ms)
     try:
         settings = orjson.loads(spec.settings)
     except orjson.JSONDecodeError as error:
@@ -170,6 +182,12 @@ def check_recall_target(target: float) -> None:
         )
 
 
+def check_write_wait(wait_ms: int | None) -> None:
+    """Raise `InvalidRequest` unless an index can hold its writes for that long until they are visible."""
+    if wait_ms is not None and not 0 <= wait_ms <= WAIT_MS_MAX:
+        raise InvalidRequest(f"write_wait_ms must be 0 to {WAIT_MS_MAX} milliseconds, got {wait_ms}", limit=WAIT_MS_MAX)
+
+
 def configured(spec: IndexSpec, event: ConfigureIndexEvent) -> IndexSpec:
     """Return the index after `event`. Raises `InvalidRequest` where it would have too many tags."""
     settings = orjson.loads(spec.settings)
@@ -186,7 +204,8 @@ def configured(spec: IndexSpec, event: ConfigureIndexEvent) -> IndexSpec:
     if event.deletion_protection is not None:
         settings["deletion_protection"] = event.deletion_protection
     target = spec.recall_target if event.recall_target is None else event.recall_target
-    return replace(spec, settings=orjson.dumps(settings), recall_target=target)
+    wait_ms = spec.write_wait_ms if event.write_wait_ms is None else event.write_wait_ms
+    return replace(spec, settings=orjson.dumps(settings), recall_target=target, write_wait_ms=wait_ms)
 
 
 def is_protected(spec: IndexSpec) -> bool:
@@ -202,7 +221,9 @@ def _configure(message: pb.ConfigureIndex) -> ConfigureIndexEvent:
     protection = message.deletion_protection if message.HasField("deletion_protection") else None
     if protection not in (None, "enabled", "disabled"):
         raise CorruptData(f"The catalog event has an unknown deletion protection: {protection[:80]!r}")
-    return ConfigureIndexEvent(message.name, target, protection, dict(message.tags))
+    wait_ms = message.write_wait_ms if message.HasField("write_wait_ms") else None
+    check_write_wait(wait_ms)
+    return ConfigureIndexEvent(message.name, target, protection, dict(message.tags), wait_ms)
 
 
 def _create(message: pb.CreateIndex) -> CreateIndexEvent:
@@ -220,6 +241,7 @@ def _create(message: pb.CreateIndex) -> CreateIndexEvent:
         vector_type=vector_type,
         settings=written.settings,
         recall_target=written.recall_target or _RECALL_TARGET_ABSENT,
+        write_wait_ms=written.write_wait_ms if written.HasField("write_wait_ms") else None,
     )
     check_spec(spec)
     ports = tuple(message.ports)

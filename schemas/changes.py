@@ -1,4 +1,4 @@
-"""The small lists of an object: kills, patches, namespace rows, outcomes, dead letters; and an object's footer."""
+"""The small lists of an object: kills, patches, namespaces, outcomes, dead letters, keys; and an object's footer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from schemas.errors import CorruptData, UnsupportedFormat
+from schemas.idempotency import entries_from_bytes
 from schemas.manifest import FORMAT
 from schemas.pb import manifest_pb2 as pb
 
@@ -87,12 +88,13 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The small lists of one object."""
+    """The small lists of one object; `keys` are entries of `schemas.idempotency`."""
 
     segments: tuple[SegmentChanges, ...] = ()
     namespaces: tuple[NamespaceRow, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+    keys: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def encode_changes(changes: Changes) -> bytes:
             value=letter.value,
             headers=[pb.Header(name=name, value=value) for name, value in letter.headers],
         )
+    message.idempotency = changes.keys
     data: bytes = message.SerializeToString(deterministic=True)
     return data
 
@@ -170,6 +173,7 @@ def decode_changes(data: bytes) -> Changes:
             )
             for letter in message.dead_letters
         ),
+        keys=_keys(message.idempotency),
     )
 
 
@@ -213,6 +217,11 @@ def merge_namespaces(lists: Sequence[Sequence[NamespaceRow]], *, from_offset: in
             if known is None or known.offset <= row.offset:
                 newest[row.name] = row
     return newest
+
+
+def _keys(data: bytes) -> bytes:
+    entries_from_bytes(data)
+    return data
 
 
 def _segment_changes(item: pb.SegmentChanges) -> SegmentChanges:

@@ -29,8 +29,9 @@ class IndexSpec:
 
     `dimension` is 0 for sparse indexes. `settings` is a JSON object with what the client asked for beside:
     `tags`, `deletion_protection`, `cloud`, `region` and the bodies it sent. `port` is 0 until one is assigned.
-    `recall_target` is the share of the true nearest rows that a query must find, 0.5 to 0.999.
-    Name, log, dimension and metric never change; `settings` and `recall_target` may.
+    `recall_target` is the share of the true nearest rows that a query must find, 0.5 to 0.999. `write_wait_ms` is how
+    long a write is held until it is visible, milliseconds; None leaves that to the server.
+    Name, log, dimension and metric never change; `settings`, `recall_target` and `write_wait_ms` may.
     """
 
     name: str
@@ -42,6 +43,7 @@ class IndexSpec:
     settings: bytes = b"{}"
     port: int = 0
     recall_target: float = 0.95
+    write_wait_ms: int | None = None
 
     @property
     def index_id(self) -> str:

@@ -11,6 +11,8 @@ __all__ = [
     "FILTER_DEPTH_MAX",
     "FILTER_IN_MAX",
     "FILTER_NODES_MAX",
+    "IDEMPOTENCY_EVENTS",
+    "IDEMPOTENCY_KEY_BYTES_MAX",
     "ID_BYTES_MAX",
     "INDEX_NAME_BYTES_MAX",
     "LIST_LIMIT_MAX",
@@ -18,6 +20,7 @@ __all__ = [
     "NAMESPACE_BYTES_MAX",
     "RECENT_DELTAS_MAX",
     "SPARSE_NONZEROS_MAX",
+    "STALENESS_MS_MAX",
     "TAGS_MAX",
     "TAG_KEY_BYTES_MAX",
     "TAG_VALUE_BYTES_MAX",
@@ -61,8 +64,14 @@ TAG_KEY_BYTES_MAX = 80
 TAG_VALUE_BYTES_MAX = 120
 # Publishes that a manifest lists itself; older ones are rolled up.
 RECENT_DELTAS_MAX = 64
+# Idempotency key: 1 to 64 printable ASCII characters, enough for a SHA-256 in hexadecimal.
+IDEMPOTENCY_KEY_BYTES_MAX = 64
+# Offsets of a partition over which a key is remembered.
+IDEMPOTENCY_EVENTS = 100_000
 # Longest wait that a reader or writer can ask for, milliseconds.
 WAIT_MS_MAX = 60_000
+# Largest staleness that a reader can allow, milliseconds: a day.
+STALENESS_MS_MAX = 86_400_000
 # Share of the true nearest rows that an index can ask for: below, a graph is not worth having; above, an exact scan is.
 RECALL_TARGET_MIN = 0.5
 RECALL_TARGET_MAX = 0.999

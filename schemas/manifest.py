@@ -99,6 +99,7 @@ class SegmentTable:
     namespaces: tuple[ObjectRef, ...] = ()
     dead_letters: tuple[ObjectRef, ...] = ()
     outcomes: ObjectRef | None = None
+    keys: tuple[ObjectRef, ...] = ()
 
     def objects(self) -> list[ObjectRef]:
         """Return every object that the table names."""
@@ -109,6 +110,7 @@ class SegmentTable:
             named.extend(entry.changes)
         named.extend(self.namespaces)
         named.extend(self.dead_letters)
+        named.extend(self.keys)
         if self.outcomes is not None:
             named.append(self.outcomes)
         return named
@@ -275,6 +277,7 @@ def encode_table(table: SegmentTable) -> bytes:
         )
     message.namespaces.extend(_refs(table.namespaces))
     message.dead_letters.extend(_refs(table.dead_letters))
+    message.idempotency.extend(_refs(table.keys))
     data: bytes = message.SerializeToString(deterministic=True)
     return data
 
@@ -288,6 +291,7 @@ def decode_table(data: bytes) -> SegmentTable:
         namespaces=tuple(_unref(ref) for ref in message.namespaces),
         dead_letters=tuple(_unref(ref) for ref in message.dead_letters),
         outcomes=_unref_optional(message.outcomes),
+        keys=tuple(_unref(ref) for ref in message.idempotency),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from pyroaring import BitMap
 
+from indexer.key_window import KeyWindow
 from indexer.segments.container import Container
 from indexer.segments.engines import choose_engine, open_graph, searcher_of
 from indexer.segments.graph import EF_SEARCH, GraphOptions
@@ -27,6 +28,7 @@ from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store
 from schemas.changes import Changes, NamespaceRow, Outcome, Patch, SegmentChanges, decode_changes, merge_namespaces
 from schemas.errors import CorruptData
+from schemas.idempotency import entries_from_bytes
 from schemas.indexes import IndexSpec
 from schemas.manifest import DeltaRef, Manifest, ObjectRef, SegmentEntry, SegmentTable, decode_table
 
@@ -153,7 +155,8 @@ class SnapshotOpener:
         if table is not old.table:
             namespaces = namespaces.without_gone(segment_set.views)
         outcomes = _outcomes(old, manifest, table, news, objects)
-        return Snapshot(manifest, self._spec.metric, table, segment_set, namespaces, outcomes, self._searcher)
+        keys = _keys(old, manifest, table, news, objects)
+        return Snapshot(manifest, self._spec.metric, table, segment_set, namespaces, outcomes, self._searcher, keys)
 
     def changes(self, ref: ObjectRef) -> Changes:
         """Read the small lists of an object."""
@@ -293,6 +296,14 @@ def _outcomes(
     if table.outcomes is not None:
         kept |= {item.offset: item for item in objects.changes(table.outcomes).outcomes}
     return Layered(kept | added)
+
+
+def _keys(old: Snapshot, manifest: Manifest, table: SegmentTable, news: list[Changes], objects: _Objects) -> KeyWindow:
+    if old.next_offset >= manifest.next_offset:
+        return old.keys  # a merge: the same keys, said in fewer lists
+    shown = {ref.name for ref in old.table.keys}
+    lists = [objects.changes(ref).keys for ref in table.keys if ref.name not in shown] + [one.keys for one in news]
+    return old.keys.with_entries(map(entries_from_bytes, filter(None, lists)), next_offset=manifest.next_offset)
 
 
 def fold_changes(segment_id: int, changes: Iterable[SegmentChanges], *, from_offset: int = 0) -> SegmentChanges:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from indexer.key_window import KeyWindow
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
 from indexer.segments.scoring import score_of_rank
@@ -55,6 +56,7 @@ class Snapshot:
     namespaces: Namespaces = field(default_factory=Namespaces)
     outcomes: Layered[int, Outcome] = field(default_factory=Layered)
     searcher: Searcher = field(default_factory=StockSearch)
+    keys: KeyWindow = field(default_factory=KeyWindow)
 
     @property
     def version(self) -> int:

@@ -59,6 +59,7 @@ def spec_of_create(document: dict[str, object], *, partitions: int) -> IndexSpec
     )
     if body.recall_target is not None:
         spec = replace(spec, recall_target=body.recall_target)
+    spec = replace(spec, write_wait_ms=body.write_wait_ms)
     check_spec(spec)
     return spec
 
@@ -86,6 +87,7 @@ def describe_index(spec: IndexSpec, *, host: str, is_ready: bool) -> dict[str, o
         "tags": settings.get("tags") or None,
         "read_capacity": _READ_CAPACITY,
         "recall_target": spec.recall_target,
+        "write_wait_ms": spec.write_wait_ms,
     }
     if not is_sparse:
         described["dimension"] = spec.dimension
@@ -115,7 +117,7 @@ def event_of_configure(spec: IndexSpec, document: dict[str, object], *, is_stric
         raise InvalidRequest("Read capacity can only be OnDemand: an index here has what its machine has")
     _check_tags(body.tags or {})
     changes = (body.recall_target, body.deletion_protection)
-    return ConfigureIndexEvent(spec.name, *changes, body.tags or {})
+    return ConfigureIndexEvent(spec.name, *changes, body.tags or {}, body.write_wait_ms)
 
 
 def _is_part(wanted: object, kept: object) -> bool:

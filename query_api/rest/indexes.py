@@ -98,7 +98,7 @@ def indexes_router(control: ControlPlane) -> APIRouter:
 
     @router.patch(
         "/indexes/{name}",
-        summary="Change tags, deletion protection or recall target of an index",
+        summary="Change tags, deletion protection, recall target or the wait of writes of an index",
         **documented(body="ConfigureIndexBody"),
     )
     async def configure_index(name: str, request: Request) -> Response:

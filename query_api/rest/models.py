@@ -32,6 +32,7 @@ _Numbers = Annotated[
 ]
 _Object = Annotated[Any, WithJsonSchema({"type": "object"})]
 _RECALL_TARGET = "Share of the true nearest records that a query is to find, 0.5 to 0.999; 0.95 where none is given."
+_WRITE_WAIT = "How long a write is held until it is visible, 0 to 60,000 milliseconds; else as the server is set."
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -49,8 +50,13 @@ class SparseBody(_Body):
 
 
 class ConsistencyBody(_Body):
-    """At least how fresh an answer must be: an LSN (one namespace) or a position token, within a wait."""
+    """How fresh an answer must be: a level, and an LSN (one namespace) or a position token, within a wait.
 
+    `maxStalenessMs` belongs to the level `bounded`.
+    """
+
+    level: Literal["eventual", "bounded", "strong"] | None = None
+    max_staleness_ms: int | None = Field(None, alias="maxStalenessMs")
     at_least: int | str | None = Field(None, alias="atLeast")
     wait_ms: int | None = Field(None, alias="waitMs")
 
@@ -217,6 +223,7 @@ class CreateIndexBody(_Body):
     tags: dict[str, str] | None = None
     read_capacity: dict[str, Any] | None = None
     recall_target: float | None = Field(None, description=_RECALL_TARGET)
+    write_wait_ms: int | None = Field(None, description=_WRITE_WAIT)
 
 
 class ConfigureIndexBody(_Body):
@@ -225,6 +232,7 @@ class ConfigureIndexBody(_Body):
     deletion_protection: Literal["enabled", "disabled"] | None = None
     tags: dict[str, str] | None = None
     recall_target: float | None = Field(None, description=_RECALL_TARGET)
+    write_wait_ms: int | None = Field(None, description=_WRITE_WAIT)
     read_capacity: dict[str, Any] | None = None
     spec: dict[str, Any] | None = None
     deployment: dict[str, Any] | None = None

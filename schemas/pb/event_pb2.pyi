@@ -89,7 +89,7 @@ class Event(_message.Message):
     def __init__(self, upsert: _Optional[_Union[Upsert, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., update_where: _Optional[_Union[UpdateWhere, _Mapping]] = ..., delete: _Optional[_Union[Delete, _Mapping]] = ..., delete_where: _Optional[_Union[DeleteWhere, _Mapping]] = ..., delete_namespace: _Optional[_Union[DeleteNamespace, _Mapping]] = ..., create_namespace: _Optional[_Union[CreateNamespace, _Mapping]] = ...) -> None: ...
 
 class IndexSpec(_message.Message):
-    __slots__ = ("name", "log_id", "partitions", "dimension", "metric", "vector_type", "settings", "recall_target")
+    __slots__ = ("name", "log_id", "partitions", "dimension", "metric", "vector_type", "settings", "recall_target", "write_wait_ms")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class IndexSpec(_message.Message):
     VECTOR_TYPE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
+    WRITE_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     name: str
     log_id: str
     partitions: int
@@ -106,7 +107,8 @@ class IndexSpec(_message.Message):
     vector_type: str
     settings: bytes
     recall_target: float
-    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., partitions: _Optional[int] = ..., dimension: _Optional[int] = ..., metric: _Optional[str] = ..., vector_type: _Optional[str] = ..., settings: _Optional[bytes] = ..., recall_target: _Optional[float] = ...) -> None: ...
+    write_wait_ms: int
+    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., partitions: _Optional[int] = ..., dimension: _Optional[int] = ..., metric: _Optional[str] = ..., vector_type: _Optional[str] = ..., settings: _Optional[bytes] = ..., recall_target: _Optional[float] = ..., write_wait_ms: _Optional[int] = ...) -> None: ...
 
 class CreateIndex(_message.Message):
     __slots__ = ("spec", "ports")
@@ -123,7 +125,7 @@ class DeleteIndex(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ConfigureIndex(_message.Message):
-    __slots__ = ("name", "recall_target", "deletion_protection", "tags")
+    __slots__ = ("name", "recall_target", "deletion_protection", "tags", "write_wait_ms")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -135,11 +137,13 @@ class ConfigureIndex(_message.Message):
     RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
     DELETION_PROTECTION_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    WRITE_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     name: str
     recall_target: float
     deletion_protection: str
     tags: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    write_wait_ms: int
+    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., write_wait_ms: _Optional[int] = ...) -> None: ...
 
 class CatalogEvent(_message.Message):
     __slots__ = ("create_index", "delete_index", "configure_index")

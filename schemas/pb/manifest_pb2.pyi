@@ -133,8 +133,8 @@ class SegmentTable(_message.Message):
     namespaces: _containers.RepeatedCompositeFieldContainer[ObjectRef]
     dead_letters: _containers.RepeatedCompositeFieldContainer[ObjectRef]
     outcomes: ObjectRef
-    idempotency: ObjectRef
-    def __init__(self, format: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentEntry, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ..., outcomes: _Optional[_Union[ObjectRef, _Mapping]] = ..., idempotency: _Optional[_Union[ObjectRef, _Mapping]] = ...) -> None: ...
+    idempotency: _containers.RepeatedCompositeFieldContainer[ObjectRef]
+    def __init__(self, format: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentEntry, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ..., outcomes: _Optional[_Union[ObjectRef, _Mapping]] = ..., idempotency: _Optional[_Iterable[_Union[ObjectRef, _Mapping]]] = ...) -> None: ...
 
 class Patch(_message.Message):
     __slots__ = ("offset", "rows", "set_metadata")
@@ -208,16 +208,6 @@ class DeadLetter(_message.Message):
     headers: _containers.RepeatedCompositeFieldContainer[Header]
     def __init__(self, offset: _Optional[int] = ..., time_ms: _Optional[int] = ..., reason: _Optional[str] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ...) -> None: ...
 
-class IdempotencyKey(_message.Message):
-    __slots__ = ("namespace", "key", "offset")
-    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    namespace: str
-    key: bytes
-    offset: int
-    def __init__(self, namespace: _Optional[str] = ..., key: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
-
 class Changes(_message.Message):
     __slots__ = ("segments", "namespaces", "outcomes", "dead_letters", "idempotency")
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -229,8 +219,8 @@ class Changes(_message.Message):
     namespaces: _containers.RepeatedCompositeFieldContainer[NamespaceRow]
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
     dead_letters: _containers.RepeatedCompositeFieldContainer[DeadLetter]
-    idempotency: _containers.RepeatedCompositeFieldContainer[IdempotencyKey]
-    def __init__(self, segments: _Optional[_Iterable[_Union[SegmentChanges, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceRow, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[DeadLetter, _Mapping]]] = ..., idempotency: _Optional[_Iterable[_Union[IdempotencyKey, _Mapping]]] = ...) -> None: ...
+    idempotency: bytes
+    def __init__(self, segments: _Optional[_Iterable[_Union[SegmentChanges, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceRow, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[DeadLetter, _Mapping]]] = ..., idempotency: _Optional[bytes] = ...) -> None: ...
 
 class Section(_message.Message):
     __slots__ = ("name", "offset", "size_bytes", "crc32")

@@ -1,0 +1,77 @@
+"""The idempotency window of a partition at a position: which keys were used, and for what.
+
+It is held as a log-structured merge holds rows: a few sorted arrays, each more than twice as large as the next newer
+one, so that a publish costs what it adds and a look-up a binary search in each. Without keys it is empty and free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from schemas.idempotency import DIGEST_BYTES, ENTRY, Entries, joined_entries
+
+__all__ = ["KeyUse", "KeyWindow", "entries_of"]
+
+# A run is joined with what comes on top of it as long as it is not larger than so many times that.
+_RATIO = 2
+
+
+class KeyUse(NamedTuple):
+    """What was done under a key: where its batch began, how many ordinals were carried out, what came of the last."""
+
+    offset: int
+    ordinals: int
+    code: int = 0
+    matched_records: int = 0
+
+
+class KeyWindow:
+    """An immutable set of uses by digest. Safe to read from several threads."""
+
+    __slots__ = ("_runs",)
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        # Newest first; the digests of each apart, since a binary search in a column of records copies it.
+        self._runs: tuple[tuple[np.ndarray, Entries], ...] = ()
+
+    def with_entries(self, lists: Iterable[Entries], *, next_offset: int) -> KeyWindow:
+        """Return the window at `next_offset`, with `lists` on top; itself where there are none."""
+        joined = joined_entries(lists, next_offset=next_offset)
+        if not len(joined):
+            return self
+        made = KeyWindow()
+        kept = self._runs
+        while kept and len(kept[0][1]) <= _RATIO * len(joined):
+            joined = joined_entries([kept[0][1], joined], next_offset=next_offset)
+            kept = kept[1:]
+        made._runs = ((np.ascontiguousarray(joined["digest"]), joined), *kept)
+        return made
+
+    def find(self, digests: Collection[bytes]) -> dict[bytes, KeyUse]:
+        """Return the uses of those of `digests` that are known."""
+        found: dict[bytes, KeyUse] = {}
+        if not self._runs or not digests:
+            return found
+        wanted = list(digests)
+        # Values of a fixed number of bytes compare by all of them, zeros at their ends included.
+        values = np.array(wanted, f"S{DIGEST_BYTES}")
+        for column, entries in reversed(self._runs):
+            places = np.minimum(np.searchsorted(column, values), len(column) - 1)
+            for at in np.flatnonzero(column[places] == values).tolist():
+                _, offset, matched, ordinals, code = entries[places[at]].tolist()
+                found[wanted[at]] = KeyUse(offset, ordinals, code, matched)
+        return found
+
+    def __len__(self) -> int:
+        """Return the number of entries held, those that are out of date or were replaced included."""
+        return sum(len(entries) for _, entries in self._runs)
+
+
+def entries_of(uses: dict[bytes, KeyUse]) -> Entries:
+    """Return `uses` as entries, in any order."""
+    rows = [(digest, use.offset, use.matched_records, use.ordinals, use.code) for digest, use in uses.items()]
+    return np.array(rows, ENTRY)
