@@ -59,11 +59,13 @@ class KeyWindow:
         wanted = list(digests)
         # Values of a fixed number of bytes compare by all of them, zeros at their ends included.
         values = np.array(wanted, f"S{DIGEST_BYTES}")
-        for column, entries in reversed(self._runs):
+        for column, entries in self._runs:
             places = np.minimum(np.searchsorted(column, values), len(column) - 1)
             for at in np.flatnonzero(column[places] == values).tolist():
                 _, offset, matched, ordinals, code = entries[places[at]].tolist()
-                found[wanted[at]] = KeyUse(offset, ordinals, code, matched)
+                use = KeyUse(offset, ordinals, code, matched)
+                # Lists may have come in any order.
+                found[wanted[at]] = max(use, found.get(wanted[at], use))
         return found
 
     def __len__(self) -> int:

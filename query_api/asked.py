@@ -121,7 +121,7 @@ def _milliseconds(consistency: dict[str, object], field: str) -> int | None:
     value = consistency.get(field)
     if value is not None and type(value) is not int:
         raise InvalidRequest(f"'consistency.{field}' must be an integer of milliseconds, got '{shown(value)}'")
-    return value  # type: ignore[return-value] # an integer by the line above
+    return value
 
 
 def _number(name: str, text: bytes) -> int:

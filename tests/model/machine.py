@@ -17,6 +17,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from indexer import merging
 from indexer.segments.graph import GraphOptions
 from indexer.snapshots import store as store_module
+from schemas import idempotency
 from schemas.errors import CommitConflict, CorruptData
 from schemas.indexes import Metric
 from tests.model.oracle import Oracle
@@ -62,6 +63,10 @@ class PartitionMachine(Stage):
         merge = replace(SMALL, patched_rows_min=0, patched_share_max=0)
         self.pipeline = Pipeline(self.root, spec_of(metric, partitions=PARTITIONS), merge=merge, graph=graph)
         self.oracle = Oracle(self.pipeline.book)
+        self.batches = []
+        # So short that keys are forgotten; and no batch of this machine is longer.
+        self.patch.setattr(idempotency, "IDEMPOTENCY_EVENTS", 60)
+        self.patch.setattr(idempotency, "BATCH_RECORDS_MAX", 8)
         self.list_every = list_every
         self.worker = self.pipeline.worker()
         self.followers = [Follower(self.pipeline.follower(list_every=list_every)) for _ in range(2)]
@@ -84,6 +89,26 @@ class PartitionMachine(Stage):
             self.pipeline.book.append(name, upsert(key, number, DOCUMENTS[number % len(DOCUMENTS)]))
         while self.worker.snapshot.next_offset < self.pipeline.book.end:
             self.publish(batch)
+
+    @rule(writes=WRITES, name=st.sampled_from(NAMES), kept=st.sampled_from([0, 1, 8, 8]), publish=st.sampled_from([0, 1, 9]))
+    def write_once(self, writes, name, kept, publish):
+        """Say some things under an idempotency key; of some batches only the first events have reached the log."""
+        batch = (name, [event_of(write) for write in writes], b"key-%d" % (len(self.batches) % 7))
+        self.batches.append(batch)
+        self.pipeline.book.append_batch(name, batch[1][:kept], batch[2])
+        if publish:
+            self.publish(publish)
+
+    @rule(which=st.integers(0, 3), restart=st.booleans(), publish=st.sampled_from([0, 1, 9]))
+    def repeat(self, which, restart, publish):
+        """Say again what was said under a key, be it after a restart."""
+        if not self.batches:
+            return
+        if restart:
+            self.replace_worker()
+        self.pipeline.book.append_batch(*self.batches[-1 - which % len(self.batches)])
+        if publish:
+            self.publish(publish)
 
     @rule(kind=POISON, name=st.sampled_from(NAMES), publish=st.booleans())
     def poison(self, kind, name, publish):
@@ -305,3 +330,4 @@ class PartitionMachine(Stage):
     write_more, write_on, load_more, load_on = write, write, load, load
     overlap_more, roll_up_more, freeze_more, commit_more = overlap, roll_up, freeze, commit
     follow_more, walk_more = follow, walk_page
+    repeat_more, repeat_on = repeat, repeat

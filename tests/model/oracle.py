@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import orjson
 
+from schemas import idempotency
 from schemas.indexes import Metric
 from schemas.operations import (
     CreateNamespace,
@@ -28,6 +29,8 @@ from tests.support.driver import Book, Said
 __all__ = ["Kept", "Oracle", "State", "matches", "score"]
 
 _OK, _NOT_FOUND, _ALREADY_EXISTS = 0, 5, 6
+# What comes of these depends on the state.
+_DECIDED = (UpdateWhere, DeleteWhere, DeleteNamespace, CreateNamespace)
 Document = Mapping[str, object]
 
 
@@ -49,6 +52,15 @@ class Result:
     time_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was carried out under an idempotency key: from where on, how many events, what came of the last."""
+
+    beginning: int
+    events: int
+    result: tuple[int, int] = (_OK, 0)
+
+
 @dataclass(slots=True)
 class State:
     """Everything below `next_offset`. Namespaces that exist are keys of `records` and of `schemas`."""
@@ -59,6 +71,10 @@ class State:
     schemas: dict[str, bytes] = field(default_factory=dict)
     results: dict[int, Result] = field(default_factory=dict)
     dead_letters: list[Said] = field(default_factory=list)
+    done: dict[tuple[str, bytes], Done] = field(default_factory=dict)
+    # Events that were left out because they came again, and events that came again too late for that.
+    repeated: int = 0
+    forgotten: int = 0
 
     def copy(self) -> State:
         """Return a state that can be changed without changing this one."""
@@ -69,6 +85,9 @@ class State:
             dict(self.schemas),
             dict(self.results),
             list(self.dead_letters),
+            dict(self.done),
+            self.repeated,
+            self.forgotten,
         )
 
     def ids(self, name: str) -> list[str]:
@@ -94,9 +113,25 @@ class State:
         if said.event is None:
             self.dead_letters.append(said)
             return
-        result = self._apply(said.namespace, said.event)
+        result = self._apply(said.namespace, said.event) if said.key is None else self._apply_once(said, said.key)
         if result is not None:
             self.results[said.offset] = Result(*result, said.record.time_ms)
+
+    def _apply_once(self, said: Said, key: bytes) -> tuple[int, int] | None:
+        assert said.event is not None
+        beginning = said.offset - said.ordinal
+        done = self.done.get((said.namespace, key))
+        if done is not None and beginning - done.beginning >= idempotency.IDEMPOTENCY_EVENTS:
+            done = None
+            self.forgotten += 1
+        if done is not None and said.ordinal < done.events:
+            self.repeated += 1
+            return done.result if isinstance(said.event, _DECIDED) else None
+        result = self._apply(said.namespace, said.event)
+        last = result or (done.result if done is not None else (_OK, 0))
+        newest = max(beginning, done.beginning if done is not None else 0)
+        self.done[said.namespace, key] = Done(newest, said.ordinal + 1, last)
+        return result
 
     def _apply(self, name: str, event: Event) -> tuple[int, int] | None:
         known = self.records.get(name)

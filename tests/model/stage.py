@@ -205,3 +205,6 @@ class Stage(RuleBasedStateMachine):
         left = set(self.pipeline.store.list(f"{self.pipeline.prefix}/objects"))
         assert needed <= left
         self.note_worker(worker)
+        state = self.oracle.at(book.end)
+        COVERED["repeats left out"] += state.repeated
+        COVERED["repeats of forgotten keys"] += state.forgotten

@@ -28,6 +28,8 @@ _LEAST = {
     "walks": 20,
     "followers held back": 10,
     "damage met while running": 5,
+    "repeats left out": 200,
+    "repeats of forgotten keys": 20,
 }
 
 

@@ -27,6 +27,7 @@ from producer.steps import Step, no_step
 from schemas.changes import DeadLetter, decode_changes
 from schemas.errors import CorruptData, UnsupportedFormat
 from schemas.events import encode
+from schemas.idempotency import KEY_HEADER, ORDINAL_HEADER
 from schemas.indexes import IndexSpec
 from schemas.limits import RECENT_DELTAS_MAX
 from schemas.manifest import Manifest, ObjectRef, decode_manifest, decode_table
@@ -64,11 +65,16 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a record of the log means: `event` is None for one that cannot be folded."""
+    """What a record of the log means: `event` is None for one that cannot be folded.
+
+    `ordinal` is the place of the event in the batch that carries the idempotency `key`.
+    """
 
     record: StoredRecord
     namespace: str
     event: Event | None
+    key: bytes | None = None
+    ordinal: int = 0
 
     @property
     def offset(self) -> int:
@@ -88,6 +94,14 @@ class Book:
         """Append an event, after `gap` offsets that carry no record; return its offset."""
         record = StoredRecord(self.end + gap, self.clock(), namespace.encode(), encode(event))
         return self._add(Said(record, namespace, event))
+
+    def append_batch(self, namespace: str, events: Sequence[Event], key: bytes) -> int:
+        """Append events under an idempotency key; return the position after them."""
+        for ordinal, event in enumerate(events):
+            headers = ((KEY_HEADER, key), (ORDINAL_HEADER, str(ordinal).encode()))
+            record = StoredRecord(self.end, self.clock(), namespace.encode(), encode(event), headers)
+            self._add(Said(record, namespace, event, key, ordinal))
+        return self.end
 
     def append_all(self, namespace: str, events: Sequence[Event]) -> int:
         """Append events one after another; return the position after them."""
@@ -304,7 +318,7 @@ def manifest_objects(store: Store, manifest: Manifest) -> dict[str, list[ObjectR
         found["vectors"] = [entry.vectors for entry in table.segments if entry.vectors is not None]
         found["graph"] = [entry.graph for entry in table.segments if entry.graph is not None]
         changes = [ref for entry in table.segments for ref in entry.changes]
-        changes += [*table.namespaces, *table.dead_letters, *([table.outcomes] if table.outcomes else [])]
+        changes += [*table.namespaces, *table.dead_letters, *table.keys, *([table.outcomes] if table.outcomes else [])]
         found["changes"] = list({ref.name: ref for ref in changes}.values())
     return {kind: refs for kind, refs in found.items() if refs}
 
