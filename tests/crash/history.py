@@ -8,6 +8,8 @@ record: a reader may see the first few of them, but after a restart it is whole 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -64,6 +66,8 @@ class Track:
     _write: int = 0
     _floor: int = 0
     _after: list[dict[str, Row]] = field(default_factory=list)
+    # When which floor was acknowledged, on the monotonic clock.
+    _floors: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)], maxlen=2_000))
     _numbers: dict[_Key, list[int]] = field(default_factory=lambda: {frozenset(): [0]})
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,6 +93,7 @@ class Track:
                     self.token = token or self.token
                     self.acknowledged += 1
                     self._floor = min(self._last(state) for state in self.branches)
+                    self._floors.append((time.monotonic(), self._floor))
                 case Answered.REFUSED:
                     self._forget(self._write)
                 case Answered.UNKNOWN:
@@ -99,6 +104,11 @@ class Track:
         """Return what a read that begins now, and asks for the newest acknowledged position, must show."""
         with self._lock:
             return Seen(self._floor, self.token)
+
+    def floor_at(self, moment: float) -> int:
+        """Return the floor that was acknowledged at `moment` of the monotonic clock, at the latest."""
+        with self._lock:
+            return max((floor for at, floor in self._floors if at <= moment), default=0)
 
     def check(self, found: State, floor: int, what: str) -> int:
         """Return the first state from number `floor` on that equals `found`. Raises `Violation` where none does."""

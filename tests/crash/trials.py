@@ -152,5 +152,7 @@ def kill_at_random(folder: Path, *, kills: int, seed: int, broker: Broker | None
                 for process in [process for process in server.processes() if process.role == role][:1]:
                     kill(process.pid)
             workload.wait_for(20)
+        for what in ("strong read 200", "bounded read 200", "repeated 200"):
+            assert workload.counts[what], f"no {what}: {workload.counts}"
         workload.stop()
         workload.verify(is_restarted=False)

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 from schemas.positions import Position, PositionToken
 from tests.crash.client import Client, Reply, Unreachable
 from tests.crash.history import Answered, State, Track, Violation
+from tests.crash.repeats import Keyed, Repeats
 from tests.crash.writes import Target, Write, make_write, state_of, upsert
 
 __all__ = ["Workload", "WorkloadOptions", "answered"]
@@ -94,6 +95,7 @@ class Workload:
             for writer in range(self._options.writers)
         ]
         self._stamps = [0] * self._options.writers
+        self._repeats = [Repeats(writer) for writer in range(self._options.writers)]
         # Readers outlive restarts: what one has seen before a crash, it must see after it.
         self._readers = [_Reader() for _ in range(self._options.readers)]
         self._stop = threading.Event()
@@ -205,31 +207,56 @@ class Workload:
                     # Connections of the first moment are all to the process that listened first.
                     client.close()
                 track = rng.choice(self._tracks[writer])
-                self._write(client, track, self._make(rng, track))
+                write, repeats = self._make(rng, track), self._repeats[writer]
+                self._write(client, track, write, repeats.key(rng, self._stamps[writer]))
+                if (keyed := repeats.pick(rng)) is not None:
+                    self._repeat(client, keyed)
                 time.sleep(self._options.pause_seconds)
                 if track.only() is None:
                     with contextlib.suppress(Unreachable):
                         self._resolve(client, track)
 
-    def _write(self, client: Client, track: Track, write: Write) -> None:
+    def _write(self, client: Client, track: Track, write: Write, key: str | None = None) -> None:
         before = track.only()
         track.begin(write.steps)
-        try:
-            reply = client.call(write.method, f"/i/{self._index}{write.path}", write.body)
-        except Unreachable as error:
-            track.end(Answered.UNKNOWN if error.was_sent else Answered.REFUSED)
-            self.counts["unanswered"] += 1
-            self._stop.wait(0.02)
+        outcome, reply = self._attempt(client, write, key)
+        while key is not None and outcome is Answered.UNKNOWN and not self._stop.is_set():
+            # Under its key it can be sent until it is known: it is carried out once, now or already.
+            self._stop.wait(0.05)
+            again, reply = self._attempt(client, write, key)
+            if again is Answered.ACKNOWLEDGED:
+                outcome = again
+                self.counts["resolved by a key"] += 1
+        track.end(outcome, None if reply is None else reply.token)
+        if outcome is not Answered.ACKNOWLEDGED or reply is None:
             return
-        outcome = answered(reply)
-        track.end(outcome, reply.token)
-        self.counts[f"write {outcome.value} {reply.status}"] += 1
-        if outcome is Answered.REFUSED and reply.status != 404:
-            self._stop.wait(0.02)
+        if key is not None:
+            self._repeats[track.writer].note(Keyed(write, key, reply))
         if write.matched is not None and before is not None and reply.status == 200:
             matched = write.matched(before)
             if reply.body.get("matchedRecords") != matched:
                 raise Violation(f"{write.body} matched {matched} records, {reply.body} was told")
+
+    def _attempt(self, client: Client, write: Write, key: str | None) -> tuple[Answered, Reply | None]:
+        headers = {} if key is None else {"freshet-idempotency-key": key}
+        try:
+            reply = client.call(write.method, f"/i/{self._index}{write.path}", write.body, headers=headers)
+        except Unreachable as error:
+            self.counts["unanswered"] += 1
+            self._stop.wait(0.02)
+            return (Answered.UNKNOWN if error.was_sent else Answered.REFUSED), None
+        outcome = answered(reply)
+        self.counts[f"write {outcome.value} {reply.status}"] += 1
+        if outcome is Answered.REFUSED and reply.status != 404:
+            self._stop.wait(0.02)
+        return outcome, reply
+
+    def _repeat(self, client: Client, keyed: Keyed) -> None:
+        """Send an acknowledged write again: whatever came since, it changes nothing, also where no answer comes."""
+        _, reply = self._attempt(client, keyed.write, keyed.key)
+        if reply is not None:
+            keyed.check(reply)
+            self.counts[f"repeated {reply.status}"] += 1
 
     def _resolve(self, client: Client, track: Track) -> None:
         """Read which of several states is true, once an acknowledged write says that the log is past them all."""
@@ -243,6 +270,9 @@ class Workload:
         with Client(self._port) as client:
             while not self._stop.is_set():
                 track = rng.choice(rng.choice(self._tracks))
+                if rng.random() < 0.5:
+                    self._read_level(client, rng, track, reader)
+                    continue
                 demand = track.seen() if rng.random() < 0.5 else None
                 token = demand.token if demand else None
                 if self._options.workers > 1:
@@ -264,6 +294,32 @@ class Workload:
                 reader.lows[id(track)] = track.check(state_of(reply.body["matches"]), low, f"reader {number}")
                 reader.check_token(reply.token, f"reader {number}")
 
+    def _read_level(self, client: Client, rng: random.Random, track: Track, reader: _Reader) -> None:
+        """Read strongly or within a bound, without a position: what was acknowledged before, or long enough, shows."""
+        staleness_ms = rng.choice((None, None, 0, 50, 500))
+        floor = track.floor_at(time.monotonic() - (staleness_ms or 0) / 1000)
+        level = {"x-freshet-consistency": "strong"}
+        if staleness_ms is not None:
+            level = {"x-freshet-consistency": "bounded", "x-freshet-max-staleness-ms": str(staleness_ms)}
+        name = level["x-freshet-consistency"]
+        # All that anybody has seen was in the log by then.
+        low = reader.lows.get(id(track), 0) if staleness_ms is None else 0
+        try:
+            reply = self._read(client, track, None, 3_000, {**level, "x-freshet-wait-ms": "1000"})
+        except Unreachable:
+            self._stop.wait(0.02)
+            return
+        self.counts[f"{name} read {reply.status}"] += 1
+        if reply.status in (412, 503):
+            self._stop.wait(0.02)
+            return
+        if reply.status != 200:
+            raise Violation(f"a {name} read was answered {reply.status}: {reply.body}")
+        shown = track.check(state_of(reply.body["matches"]), max(floor, low), f"a {name} read ({staleness_ms} ms)")
+        if staleness_ms is None:
+            reader.lows[id(track)] = shown
+            reader.check_token(reply.token, "a strong read")
+
     # -- requests
 
     def _make(self, rng: random.Random, track: Track) -> Write:
@@ -272,12 +328,15 @@ class Workload:
         slots = rng.sample(range(self._options.ids), rng.randint(1, 8))
         return make_write(rng, target, slots, is_own=track.namespace not in _SHARED)
 
-    def _read(self, client: Client, track: Track, token: str | None, wait_ms: int) -> Reply:
+    def _read(
+        self, client: Client, track: Track, token: str | None, wait_ms: int, level: Mapping[str, str] | None = None
+    ) -> Reply:
         body: dict[str, Any] = {"namespace": track.namespace, "vector": [1, 0, 0, 0], "topK": 10_000}
         body |= {"includeValues": True, "includeMetadata": True}
         if track.namespace in _SHARED:
             body["filter"] = {"owner": track.writer}
-        return client.call("POST", f"/i/{self._index}/query", body, headers=_at_least(token, wait_ms))
+        headers = {**_at_least(token, wait_ms), **(level or {})}
+        return client.call("POST", f"/i/{self._index}/query", body, headers=headers)
 
     def _query(self, client: Client, track: Track, token: str | None) -> State:
         reply = _insist(lambda: self._read(client, track, token, 10_000))

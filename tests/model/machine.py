@@ -90,7 +90,12 @@ class PartitionMachine(Stage):
         while self.worker.snapshot.next_offset < self.pipeline.book.end:
             self.publish(batch)
 
-    @rule(writes=WRITES, name=st.sampled_from(NAMES), kept=st.sampled_from([0, 1, 8, 8]), publish=st.sampled_from([0, 1, 9]))
+    @rule(
+        writes=WRITES,
+        name=st.sampled_from(NAMES),
+        kept=st.sampled_from([0, 1, 8, 8]),
+        publish=st.sampled_from([0, 1, 9]),
+    )
     def write_once(self, writes, name, kept, publish):
         """Say some things under an idempotency key; of some batches only the first events have reached the log."""
         batch = (name, [event_of(write) for write in writes], b"key-%d" % (len(self.batches) % 7))

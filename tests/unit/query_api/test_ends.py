@@ -95,6 +95,56 @@ def test_all_who_came_before_a_look_up_began_share_it(parts):
     parts(test)
 
 
+def test_nobody_shares_a_look_up_that_began_before_they_came(parts):
+    """At whichever moment of the look-ups of others they come: what was appended before is below the ends they get."""
+
+    async def test(ends, log, _clock):
+        async def read_after_append(number):
+            await asyncio.sleep(0.0003 * number)
+            appended = await log.append(0, [RECORD])
+            found = await ends.read()
+            assert found[0] >= appended.next_offset
+
+        async def ends_slowly():
+            await asyncio.sleep(0.002)
+            return await real()
+
+        real = log.log.ends
+        log.log.ends = ends_slowly
+        await asyncio.gather(*(read_after_append(number) for number in range(300)))
+        assert log.looks < 300
+
+    parts(test)
+
+
+@pytest.mark.parametrize("is_sole_writer", [True, False])
+def test_a_bound_is_proven_by_a_look_up_that_is_young_enough_or_by_an_append_time(parts, is_sole_writer):
+    """Not by what a process believes of its own appends: others may write."""
+
+    async def test(ends, log, clock):
+        assert await ends.is_within(0, 0, max_staleness_ms=60_000)
+        looks = log.looks
+        assert await ends.is_within(0, 0, max_staleness_ms=60_000)
+        assert log.looks == looks
+        await log.append(0, [RECORD])
+        clock.now_ms += 500
+        assert await ends.is_within(0, 0, max_staleness_ms=60_000)
+        assert log.looks == looks
+        assert not await ends.is_within(0, 0, max_staleness_ms=0)
+        assert log.looks == looks + 1
+        assert not await ends.is_within(0, 0, max_staleness_ms=499)
+        assert await ends.is_within(0, 0, max_staleness_ms=500)
+        assert await ends.is_within(0, 1, max_staleness_ms=0)
+        assert await ends.is_within(1, 0, max_staleness_ms=0)
+        clock.now_ms -= 2_000
+        # The stamp lies in the future of this clock: how old the event is, nobody knows.
+        assert await ends.is_within(0, 0, max_staleness_ms=60_000) is False
+        log.fails = True
+        assert await ends.is_within(0, 0, max_staleness_ms=0) is None
+
+    parts(test, is_sole_writer=is_sole_writer)
+
+
 def test_an_append_of_our_own_is_known_at_once(parts):
     """Also where a look-up that began before it comes back after it."""
 
