@@ -28,7 +28,7 @@ _LEAST = {
     "walks": 20,
     "followers held back": 10,
     "damage met while running": 5,
-    "repeats left out": 200,
+    "repeats left out": 100,
     "repeats of forgotten keys": 20,
 }
 
