@@ -1,14 +1,17 @@
 """Loading a file through the API: some writers at a time, resumed where it stopped, bad rows set aside with the reason.
 
-An upsert may be repeated, so a batch whose answer was lost is simply sent again. What was acknowledged without a gap is
-kept in a small state file; rows that the server refuses are found by halving their batch. Rows of one id that are close
-together in the file may land in either order, unless there is one writer only.
+Each batch has an idempotency key, made of the load and its rows, so one whose answer was lost is simply sent again, and
+undoes nothing that others wrote since. What was acknowledged without a gap is kept in a small state file, with the
+name of the load and the size of its batches: a load that is taken up again sends the same batches under the same keys.
+Rows that the server refuses are found by halving their batch. Rows of one id that are close together in the file may
+land in either order, unless there is one writer only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,7 @@ import orjson
 from compose.client import error_message
 from compose.load_files import Row, RowFile
 from schemas.errors import ConfigError, FreshetError, InvalidRequest, Unavailable
+from schemas.idempotency import KEY_HEADER
 
 __all__ = ["LoadOptions", "Loaded", "Loader"]
 
@@ -95,17 +99,20 @@ class Loader:
         self._state_file = first.with_name(f"{first.name}.{index}.load-state.json")
         self._rejected_file = first.with_name(f"{first.name}.{index}.rejected.jsonl")
         self._progress = _Progress()
+        self._load_id = secrets.token_urlsafe(12)
+        self._batch_rows = options.batch_rows
         self._saved = 0.0
         self._last_answer = 0.0
 
     def resume(self) -> int:
         """Take up the state of a load that was broken off; return the row to begin with.
 
-        A state of other files or another target counts as none.
+        A state of other files or another target counts as none. A load goes on with batches of the size that it had.
         """
         state = _read_state(self._state_file)
-        if state.get("target") == self._fingerprint():
+        if state.get("target") == self._fingerprint() and "load" in state:
             self._progress = _Progress(state["next_row"], state["accepted"], state["bad"], state["position"])
+            self._load_id, self._batch_rows = state["load"], state["batch_rows"]
         self._keep_rejected(self._progress.next_row)
         return self._progress.next_row
 
@@ -118,6 +125,8 @@ class Loader:
         loop = asyncio.get_running_loop()
         resumed_at = self._progress.next_row
         self._last_answer = loop.time()
+        # Under this name, whatever happens from here on.
+        await asyncio.to_thread(self._save)
         queue: asyncio.Queue[list[Row] | None] = asyncio.Queue(2 * self._options.writers)
         limits = httpx2.Limits(max_connections=self._options.writers, max_keepalive_connections=self._options.writers)
         timeout = httpx2.Timeout(self._options.patience_seconds)
@@ -151,7 +160,7 @@ class Loader:
         batch: list[Row] = []
         for row in self._source.rows(self._progress.next_row):
             batch.append(row)
-            if len(batch) == self._options.batch_rows:
+            if len(batch) == self._batch_rows:
                 yield batch
                 batch = []
         if batch:
@@ -179,7 +188,8 @@ class Loader:
         """Upsert `rows`; return those that the server refuses, found by halving."""
         if not rows:
             return []
-        response = await self._post(http, [row.record for row in rows if row.record is not None])
+        key = f"{self._load_id}:{rows[0].number}-{rows[-1].number}"
+        response = await self._post(http, [row.record for row in rows if row.record is not None], key)
         if response.status_code not in _REFUSED:
             return []
         if len(rows) == 1:
@@ -187,7 +197,7 @@ class Loader:
         middle = len(rows) // 2
         return [*await self._send(http, rows[:middle]), *await self._send(http, rows[middle:])]
 
-    async def _post(self, http: httpx2.AsyncClient, records: Sequence[Mapping[str, Any]]) -> httpx2.Response:
+    async def _post(self, http: httpx2.AsyncClient, records: Sequence[Mapping[str, Any]], key: str) -> httpx2.Response:
         """Post until the answer is final: accepted or refused."""
         path = f"/i/{self._target['index']}/vectors/upsert"
         try:
@@ -197,11 +207,12 @@ class Loader:
         except TypeError as error:
             # A value that JSON has no word for, such as bytes: refused here as the server would.
             return httpx2.Response(400, json={"message": f"cannot be written as JSON: {error}"})
+        headers = {"content-type": "application/json", KEY_HEADER: key}
         loop = asyncio.get_running_loop()
         pause = self._options.retry_seconds_min
         while True:
             try:
-                response = await http.post(path, content=body, headers={"content-type": "application/json"})
+                response = await http.post(path, content=body, headers=headers)
             except httpx2.TransportError as error:
                 reason = f"{type(error).__name__} {error}".strip()
                 wait = pause
@@ -231,6 +242,8 @@ class Loader:
         done = self._progress
         state = {
             "target": self._fingerprint(),
+            "load": self._load_id,
+            "batch_rows": self._batch_rows,
             "next_row": done.next_row,
             "accepted": done.accepted,
             "bad": done.bad,

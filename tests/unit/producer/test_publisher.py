@@ -7,6 +7,7 @@ from producer.metrics import ProducerMetrics
 from producer.publisher import Publisher
 from schemas.errors import InvalidRequest, LogFull, LogRegressed, PayloadTooLarge, TailFull
 from schemas.events import decode, namespace_of
+from schemas.idempotency import Mark, digest_of, mark_of
 from schemas.indexes import IndexSpec, Metric
 from schemas.limits import APPEND_BYTES_MAX
 from schemas.metadata import canonical_metadata
@@ -57,6 +58,25 @@ async def test_every_request_has_a_batch_id_of_its_own(tmp_path):
         assert len(ids) == 6
         assert ids[0::2] == ids[1::2]
         assert len(set(ids)) == 3
+
+
+@pytest.mark.asyncio
+async def test_records_of_a_batch_with_a_key_carry_it_and_their_place(tmp_path):
+    """So that they are recognised one by one; without a key nothing is added, and a malformed one is refused."""
+    async with sqlite_logs(tmp_path) as logs:
+        publisher = Publisher(opener(logs))
+        first = await publisher.publish(SPEC, "n", [upsert(str(place)) for place in range(40)], idempotency_key=b"k")
+        await publisher.publish(SPEC, "n", [upsert("a")], idempotency_key=b"one")
+        await publisher.publish(SPEC, "n", [upsert("a"), upsert("b")])
+        with pytest.raises(InvalidRequest, match="freshet-idempotency-key"):
+            await publisher.publish(SPEC, "n", [upsert("a")], idempotency_key=b"with space")
+        log = await logs.open(SPEC.name, SPEC.log_id, 4)
+        records = await all_records(log, first.partition)
+        marks = [mark_of(dict(record.headers), "n") for record in records]
+        assert marks[:40] == [Mark(digest_of("n", b"k"), place) for place in range(40)]
+        assert marks[40:] == [Mark(digest_of("n", b"one"), 0), None, None]
+        assert [name for name, _ in records[40].headers] == ["freshet-batch", "freshet-idempotency-key"]
+        assert [name for name, _ in records[41].headers] == ["freshet-batch"]
 
 
 @pytest.mark.asyncio

@@ -28,9 +28,12 @@ SPARSE = IndexSpec("words", "B" * 22, 1, 0, Metric.DOTPRODUCT, VectorType.SPARSE
         CreateIndexEvent(SPARSE, ()),
         CreateIndexEvent(replace(DENSE, metric=Metric.EUCLIDEAN, name="a", settings=b"{}"), (1, 65535)),
         CreateIndexEvent(replace(DENSE, recall_target=0.999), ()),
+        CreateIndexEvent(replace(DENSE, write_wait_ms=0), ()),
+        CreateIndexEvent(replace(DENSE, write_wait_ms=60_000), ()),
         DeleteIndexEvent("movies"),
         ConfigureIndexEvent("movies"),
         ConfigureIndexEvent("movies", 0.5, "disabled", {"a": "", "b": "c"}),
+        ConfigureIndexEvent("movies", write_wait_ms=0),
     ],
 )
 def test_catalog_event_survives_its_bytes(event):
@@ -78,6 +81,7 @@ def test_any_bytes_are_a_catalog_event_or_corrupt(value):
         ),
         ({"recall_target": 0.4}, "recall_target must be a number from 0.5 to 0.999, got 0.4"),
         ({"recall_target": 1.0}, "recall_target must be"),
+        ({"write_wait_ms": 60_001}, "write_wait_ms must be 0 to 60000 milliseconds, got 60001"),
         ({"settings": b""}, "settings are not valid JSON"),
         ({"settings": b"[]"}, "settings must be a JSON object"),
     ],
@@ -135,6 +139,7 @@ def test_create_without_a_recall_target_asks_for_the_one_that_every_version_mean
     [
         pb.ConfigureIndex(name="Movies"),
         pb.ConfigureIndex(name="movies", recall_target=2),
+        pb.ConfigureIndex(name="movies", write_wait_ms=60_001),
         pb.ConfigureIndex(name="movies", deletion_protection="maybe"),
     ],
 )
