@@ -1,4 +1,4 @@
-"""What every transport promises of freshness, waiting and idempotency keys: asked for in headers, the same names for all.
+"""What every transport promises of freshness, waiting and idempotency keys, asked for in headers of the same names.
 
 A subclass gives the fixture `door`: one namespace of an index of dimension 4, whose indexer can be stopped.
 """

@@ -21,11 +21,8 @@ def upsert(http, host, name, **headers):
     return http.post(f"{host}/vectors/upsert", json=body, headers=headers)
 
 
-@pytest.mark.parametrize("first", ["write", "read"])
-def test_a_restored_log_takes_no_writes_until_it_is_recovered(tmp_path, first):
-    """Otherwise new acknowledged writes would get offsets that are never folded."""
-    data, copy = tmp_path / "data", tmp_path / "copy"
-    data.mkdir()
+def lose_two_of_three(data, copy):
+    """Write a, b and c, and put the log back to where it held a; return host, ports, and the answer to the last."""
     with ApiServer(data, OPTIONS) as server, httpx2.Client(timeout=30) as http:
         host = http.post(f"{server.url}/indexes", json={"name": "i", "dimension": 4}).json()["host"]
         assert upsert(http, host, "a", **WAITS).json()["visible"]
@@ -37,6 +34,36 @@ def test_a_restored_log_takes_no_writes_until_it_is_recovered(tmp_path, first):
             assert lost.json()["visible"]
     for file in copy.glob("log.sqlite*"):
         shutil.copy(file, data / file.name)
+    return host, ports, lost
+
+
+@pytest.mark.parametrize("level", ["strong", "bounded"])
+def test_strong_and_bounded_reads_wait_until_a_restored_log_is_folded_again(tmp_path, level):
+    """What is shown until then holds events that the log has lost, and lacks those that it may have got instead."""
+    (tmp_path / "data").mkdir()
+    host, ports, _ = lose_two_of_three(tmp_path / "data", tmp_path / "copy")
+    headers = {"x-freshet-consistency": level, "x-freshet-wait-ms": "100"}
+    if level == "bounded":
+        headers["x-freshet-max-staleness-ms"] = "0"
+    listed = f"{host}/vectors/list?namespace=n"
+    with (
+        ApiServer(tmp_path / "data", OPTIONS, ports=ports, indexing=False) as server,
+        httpx2.Client(timeout=30) as http,
+    ):
+        answer = http.get(listed, headers=headers)
+        assert answer.status_code == 412, answer.text
+        server.resume_indexing()
+        answer = http.get(listed, headers={**headers, "x-freshet-wait-ms": "20000"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["vectors"] == [{"id": "a"}]
+
+
+@pytest.mark.parametrize("first", ["write", "read"])
+def test_a_restored_log_takes_no_writes_until_it_is_recovered(tmp_path, first):
+    """Otherwise new acknowledged writes would get offsets that are never folded."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    data.mkdir()
+    host, ports, lost = lose_two_of_three(data, copy)
     with ApiServer(data, OPTIONS, ports=ports, indexing=False) as server, httpx2.Client(timeout=30) as http:
         if first == "read":
             assert http.get(f"{host}/vectors/fetch?ids=c&namespace=n").status_code == 200
