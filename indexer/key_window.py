@@ -6,14 +6,15 @@ one, so that a publish costs what it adds and a look-up a binary search in each.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from schemas.idempotency import DIGEST_BYTES, ENTRY, Entries, joined_entries
+from schemas.changes import Outcome
+from schemas.idempotency import DIGEST_BYTES, ENTRY, Entries, Mark, joined_entries, within_window
 
-__all__ = ["KeyUse", "KeyWindow", "entries_of"]
+__all__ = ["KeyFold", "KeyUse", "KeyWindow", "entries_of"]
 
 # A run is joined with what comes on top of it as long as it is not larger than so many times that.
 _RATIO = 2
@@ -71,6 +72,47 @@ class KeyWindow:
     def __len__(self) -> int:
         """Return the number of entries held, those that are out of date or were replaced included."""
         return sum(len(entries) for _, entries in self._runs)
+
+
+class KeyFold:
+    """The keys that were used since a window. What it decides depends on offsets alone: every replay decides alike."""
+
+    def __init__(self, window: KeyWindow) -> None:
+        """Begin with nothing on top of `window`."""
+        self._window = window
+        self._older: dict[bytes, KeyUse] = {}
+        self._uses: dict[bytes, KeyUse] = {}
+
+    def locate(self, digests: Collection[bytes]) -> None:
+        """Look up what the window knows of all keys of a batch of events, before they are asked for."""
+        self._older.update(self._window.find(digests))
+
+    def repeated(self, mark: Mark, offset: int) -> KeyUse | None:
+        """Return what was done under the key where the event at `offset` was carried out already, else None."""
+        known = self._known(mark, offset)
+        return known if known is not None and mark.ordinal < known.ordinals else None
+
+    def note(self, mark: Mark, offset: int, outcomes: Sequence[Outcome]) -> None:
+        """Remember that the event at `offset` was carried out; its outcome, if it has one, is the last of `outcomes`."""
+        beginning = offset - mark.ordinal
+        known = self._known(mark, offset) or KeyUse(beginning, 0)
+        # An event that goes on where a batch was cut off belongs to the later one of both.
+        use = known._replace(offset=max(known.offset, beginning), ordinals=mark.ordinal + 1)
+        if outcomes and outcomes[-1].offset == offset:
+            use = use._replace(code=outcomes[-1].code, matched_records=outcomes[-1].matched_records)
+        self._uses[mark.digest] = use
+
+    def entries(self) -> Entries:
+        """Return what is to be remembered."""
+        return entries_of(self._uses)
+
+    def __bool__(self) -> bool:
+        """Say whether any key was used."""
+        return bool(self._uses)
+
+    def _known(self, mark: Mark, offset: int) -> KeyUse | None:
+        known = self._uses.get(mark.digest) or self._older.get(mark.digest)
+        return known if known is not None and within_window(known.offset, offset - mark.ordinal) else None
 
 
 def entries_of(uses: dict[bytes, KeyUse]) -> Entries:

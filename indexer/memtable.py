@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from indexer.filtering import SliceColumns
-from indexer.key_window import KeyUse, entries_of
+from indexer.key_window import KeyFold
 from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.patches import NO_PATCHES, AppliedPatch, Patches
 from indexer.segments.rows import Rows
@@ -34,7 +34,7 @@ from schemas.events import (
     Upsert,
 )
 from schemas.filters import Filter, filter_from_json
-from schemas.idempotency import Mark, within_window
+from schemas.idempotency import Mark
 from schemas.metadata import merge_metadata
 from schemas.records import Sparse
 
@@ -97,8 +97,7 @@ class Memtable:
         # Namespaces deleted since the base: none of the base's rows of theirs count any more.
         self._buried: set[str] = set()
         self._located: dict[tuple[str, str], tuple[SegmentView, int]] = {}
-        self._keys: dict[bytes, KeyUse] = {}
-        self._older_keys: dict[bytes, KeyUse] = {}
+        self._keys = KeyFold(base.keys)
         self.outcomes: list[Outcome] = []
         self.dead_letters: list[DeadLetter] = []
 
@@ -106,10 +105,24 @@ class Memtable:
         """Fold `batch`, which must be in offset order and validated."""
         self._locate(batch)
         for item in batch:
-            if item.mark is None:
-                self._fold_one(item)
-            else:
-                self._fold_keyed(item, item.mark)
+            if item.mark is not None and (use := self._keys.repeated(item.mark, item.offset)) is not None:
+                if not isinstance(item.event, Upsert | Update | Delete):
+                    # What came of it is told again.
+                    self.outcomes.append(Outcome(item.offset, use.code, use.matched_records, item.time_ms))
+                continue
+            match item.event:
+                case Upsert() | Update() | Delete():
+                    self._fold_record(item, item.event)
+                case UpdateWhere() | DeleteWhere():
+                    self._fold_where(item, item.event)
+                case DeleteNamespace(keep):
+                    self._delete_namespace(item, keep=keep)
+                case CreateNamespace(schema):
+                    self._create_namespace(item, schema)
+                case _:
+                    assert_never(item.event)
+            if item.mark is not None:
+                self._keys.note(item.mark, item.offset, self.outcomes)
 
     def __bool__(self) -> bool:
         """Say whether a publish would have anything to write."""
@@ -142,46 +155,12 @@ class Memtable:
             namespaces=tuple(self._namespaces.values()),
             outcomes=tuple(self.outcomes),
             dead_letters=tuple(self.dead_letters),
-            keys=entries_of(self._keys).tobytes(),
+            keys=self._keys.entries().tobytes(),
         )
-
-    def _fold_one(self, item: Folded) -> None:
-        match item.event:
-            case Upsert() | Update() | Delete():
-                self._fold_record(item, item.event)
-            case UpdateWhere() | DeleteWhere():
-                self._fold_where(item, item.event)
-            case DeleteNamespace(keep):
-                self._delete_namespace(item, keep=keep)
-            case CreateNamespace(schema):
-                self._create_namespace(item, schema)
-            case _:
-                assert_never(item.event)
-
-    def _fold_keyed(self, item: Folded, mark: Mark) -> None:
-        """Fold an event unless it was carried out under its key already; then only its outcome is told again.
-
-        It depends on offsets alone, so that every replay decides alike.
-        """
-        known = self._keys.get(mark.digest) or self._older_keys.get(mark.digest)
-        beginning = item.offset - mark.ordinal
-        if known is None or not within_window(known.offset, beginning):
-            known = KeyUse(beginning, 0)
-        elif mark.ordinal < known.ordinals:
-            if not isinstance(item.event, Upsert | Update | Delete):
-                self.outcomes.append(Outcome(item.offset, known.code, known.matched_records, item.time_ms))
-            return
-        told = len(self.outcomes)
-        self._fold_one(item)
-        # An event that goes on where a batch was cut off belongs to the later one of both.
-        use = known._replace(offset=max(known.offset, beginning), ordinals=mark.ordinal + 1)
-        for outcome in self.outcomes[told:]:
-            use = use._replace(code=outcome.code, matched_records=outcome.matched_records)
-        self._keys[mark.digest] = use
 
     def _locate(self, batch: Sequence[Folded]) -> None:
         """Look up all ids, and all keys, of the batch at once: one binary search per segment instead of per event."""
-        self._older_keys.update(self._base.keys.find({item.mark.digest for item in batch if item.mark is not None}))
+        self._keys.locate({item.mark.digest for item in batch if item.mark is not None})
         wanted: dict[str, list[str]] = {}
         for item in batch:
             if isinstance(item.event, Upsert | Update | Delete):

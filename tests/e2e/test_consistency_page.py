@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,10 @@ def examples(kind, server):
 def test_python_examples_run(server):
     """The first reads its own write strongly; the second is answered."""
     strong, keyed = examples("python", server)
-    exec(compile(strong, "docs/consistency.md", "exec"), {})
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
+    exec(compile(strong, "docs/consistency.md", "exec"), names)
+    names["index"].close()
+    names["pc"].close()
     exec(compile(keyed, "docs/consistency.md", "exec"), names)
     assert names["answer"].status_code == 200
 
