@@ -93,7 +93,7 @@ class KeyFold:
         return known if known is not None and mark.ordinal < known.ordinals else None
 
     def note(self, mark: Mark, offset: int, outcomes: Sequence[Outcome]) -> None:
-        """Remember that the event at `offset` was carried out; its outcome, if it has one, is the last of `outcomes`."""
+        """Remember that the event at `offset` was carried out; what came of it may be the last of `outcomes`."""
         beginning = offset - mark.ordinal
         known = self._known(mark, offset) or KeyUse(beginning, 0)
         # An event that goes on where a batch was cut off belongs to the later one of both.
