@@ -164,9 +164,7 @@ def decode_backup_event(message: pb.CatalogEvent, create: CreateIndexEvent | Non
             made = message.create_backup
             check_backup_name(made.name, made.description)
             offsets = tuple(made.next_offsets)
-            return CreateBackupEvent(
-                _id(made.backup_id), made.index, made.log_id, made.name, made.description, offsets
-            )
+            return CreateBackupEvent(_id(made.backup_id), made.index, made.log_id, made.name, made.description, offsets)
         case "pin_backup":
             return PinBackupEvent(_id(message.pin_backup.backup_id), _pin(message.pin_backup))
         case "delete_backup":
