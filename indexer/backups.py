@@ -83,6 +83,8 @@ class BackupKeeper:
             if pin is not None:
                 made = await self._commands.pinned(backup.backup_id, pin)
                 self._step("backup.after_event")
+                # What a try before a crash held.
+                await housekeeping.let_go(backup.backup_id, but_version=made.pins[number].version)
                 _log.info("partition_pinned", backup=backup.backup_id, partition=number, version=pin.version)
                 if made.status is BackupStatus.READY:
                     _log.info("backup_ready", backup=backup.backup_id, index=backup.source.name, records=made.records)

@@ -99,6 +99,8 @@ class Janitor:
         """
         partition, manifest = self._partition, snapshot.manifest
         with self._lock:
+            if not self._is_owner(manifest):
+                return None
             self._checkpoint(manifest)
             marker = self.marker()
             if marker is None or marker.version != manifest.version:
@@ -107,8 +109,7 @@ class Janitor:
             partition.step("backup.before_pin")
             hold(partition.store, partition.spec, partition.partition, backup_id, manifest)
             partition.step("backup.after_pin")
-            newest = partition.newest_manifest()
-            if newest is None or (newest.epoch, newest.writer) != (manifest.epoch, manifest.writer):
+            if not self._is_owner(manifest):
                 # Whoever took over may have collected without knowing of this pin.
                 return None
             self.audit(manifest)
@@ -122,6 +123,10 @@ class Janitor:
             namespaces=len(counts),
             size_bytes=sum(ref.size_bytes for ref in refs),
         )
+
+    def _is_owner(self, manifest: Manifest) -> bool:
+        newest = self._partition.newest_manifest()
+        return newest is not None and (newest.epoch, newest.writer) == (manifest.epoch, manifest.writer)
 
     def _checkpoint(self, manifest: Manifest) -> bool:
         partition = self._partition

@@ -83,12 +83,18 @@ class Housekeeping:
         snapshot = self._partition.snapshot
         if not snapshot.version or snapshot.next_offset < offset:
             return None
-        return await asyncio.to_thread(self._janitor.pin, snapshot, backup_id)
+        pin = await asyncio.to_thread(self._janitor.pin, snapshot, backup_id)
+        if pin is not None and pin.version > self._checkpoint_version:
+            # It is durable now, as after a checkpoint of our own.
+            self._checkpoint_version = pin.version
+            self._collections_left = self._janitor.collections_needed(self._options.collect_seconds)
+        return pin
 
-    async def let_go(self, backup_id: str) -> None:
-        """Let go of what a backup holds; the next collections take it away. Raises `StoreUnavailable`, `OSError`."""
+    async def let_go(self, backup_id: str, *, but_version: int = 0) -> None:
+        """Let go of what a backup holds, but for one version; the next collections take it away. Raises `OSError`."""
         partition = self._partition
-        if await asyncio.to_thread(let_go, partition.store, partition.spec, partition.partition, backup_id):
+        place = (partition.store, partition.spec, partition.partition)
+        if await asyncio.to_thread(let_go, *place, backup_id, but_version=but_version):
             self._collections_left = self._janitor.collections_needed(self._options.collect_seconds)
 
     async def drop(self) -> None:

@@ -204,7 +204,10 @@ class Served:
         index = self._open.get(spec.index_id)
         if index is not None:
             return index
-        self._check_whole(spec)
+        if self.is_partial(spec):
+            # Another process may have finished it a moment ago.
+            await self._parts.catalog.refresh()
+            self._check_whole(spec)
         task = self._opening.get(spec.index_id)
         if task is None:
             task = asyncio.create_task(self._start(spec))

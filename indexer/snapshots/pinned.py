@@ -25,10 +25,11 @@ def hold(store: Store, spec: IndexSpec, partition: int, backup_id: str, manifest
     store.sync([name])
 
 
-def let_go(store: Store, spec: IndexSpec, partition: int, backup_id: str) -> int:
-    """Delete what a backup holds of a partition; return how many pins that were."""
+def let_go(store: Store, spec: IndexSpec, partition: int, backup_id: str, *, but_version: int = 0) -> int:
+    """Delete what a backup holds of a partition, but for one version; return how many pins that were."""
     prefix = pins_prefix(spec.index_id, partition)
-    names = [name for name in store.list(prefix) if name.startswith(f"{prefix}/{backup_id}.")]
+    kept = pin_name(spec.index_id, partition, backup_id, but_version)
+    names = [name for name in store.list(prefix) if name.startswith(f"{prefix}/{backup_id}.") and name != kept]
     store.delete(names)
     return len(names)
 

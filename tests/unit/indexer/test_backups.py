@@ -95,6 +95,24 @@ def test_pinned_snapshot_outlives_merges_and_collections(pipeline):
         open_pinned(pipeline.store, pipeline.spec, BACKUP, pin)
 
 
+def test_what_a_try_before_a_crash_held_is_let_go_but_not_what_counts(pipeline):
+    """A backup holds one version of a partition in the end."""
+    worker = filled(pipeline)
+    first = worker.janitor.pin(worker.snapshot, BACKUP)
+    worker.janitor.pin(worker.snapshot, OTHER)
+    churn(pipeline, worker, rounds=1)
+    second = worker.janitor.pin(worker.snapshot, BACKUP)
+    assert first.version < second.version
+    assert let_go(pipeline.store, pipeline.spec, 0, BACKUP, but_version=second.version) == 1
+    names = sorted(pinned_manifests(pipeline.store, pipeline.spec, 0))
+    assert names == sorted(
+        [
+            pin_name(pipeline.spec.index_id, 0, BACKUP, second.version),
+            pin_name(pipeline.spec.index_id, 0, OTHER, first.version),
+        ]
+    )
+
+
 def test_worker_that_was_overtaken_pins_nothing(pipeline):
     """Another may have collected what it knows: its pin counts for nothing, and it learns that."""
     worker = filled(pipeline)
