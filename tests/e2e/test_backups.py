@@ -28,14 +28,19 @@ def client(server):
 
 
 def filled(client, name, count=250):
+    """Make an index with so many records of four dimensions in namespace "ns"."""
     client.create_index(
         name, dimension=4, spec=ServerlessSpec(cloud="aws", region="us-east-1"), tags={"team": "search"}
     )
-    index = client.Index(name)
     rows = records(count)
-    for begin in range(0, count, 100):
-        index.upsert(vectors=rows[begin : begin + 100], namespace="ns")
-    return index
+    with client.Index(name) as index:
+        for begin in range(0, count, 100):
+            index.upsert(vectors=rows[begin : begin + 100], namespace="ns")
+
+
+def count_of(client, name):
+    with client.Index(name) as index:
+        return index.describe_index_stats().total_vector_count
 
 
 def ready(client, backup_id):
@@ -50,7 +55,7 @@ def ready(client, backup_id):
 
 def test_every_backup_method_of_the_client(client):
     """Create, describe, list, restore, follow the job, delete; and what each refuses."""
-    source = filled(client, "library")
+    filled(client, "library")
     made = client.backups.create(index_name="library", name="nightly", description="by the client")
     assert made.source_index_name == "library"
     backup = ready(client, made.backup_id)
@@ -65,13 +70,14 @@ def test_every_backup_method_of_the_client(client):
     assert [one.backup_id for one in rest] == [other.backup_id]
     assert [one.backup_id for one in client.indexes.list_backups("library")] == [made.backup_id, other.backup_id]
     # Written after the backup.
-    source.delete(delete_all=True, namespace="ns")
+    with client.Index("library") as source:
+        source.delete(delete_all=True, namespace="ns")
 
     index = client.create_index_from_backup(name="restored", backup_id=made.backup_id, tags={"stage": "test"})
     assert (index.status.ready, index.source_backup_id, index.tags) == (True, made.backup_id, {"stage": "test"})
-    restored = client.Index("restored")
-    assert restored.describe_index_stats().total_vector_count == 250
-    fetched = restored.fetch(ids=["r7"], namespace="ns").vectors["r7"]
+    assert count_of(client, "restored") == 250
+    with client.Index("restored") as restored:
+        fetched = restored.fetch(ids=["r7"], namespace="ns").vectors["r7"]
     assert (list(fetched.values), fetched.metadata) == ([1, 7, 49, 1], {"n": 7})
 
     started = client.create_index_from_backup(name="restored-too", backup_id=other.backup_id, timeout=-1)
@@ -148,7 +154,7 @@ def test_backups_by_hand(server, client):
     assert (job["status"], job["percent_complete"]) == ("Completed", 100)
     described = client.describe_index("shelf-again")
     assert (described.tags, described.deletion_protection) == ({"stage": "b"}, "enabled")
-    assert client.Index("shelf-again").describe_index_stats().total_vector_count == 30
+    assert count_of(client, "shelf-again") == 30
     done = server.cli("backup", "restore", made["backup_id"], "shelf")
     assert done.returncode == 1
     assert "already exists" in done.stderr
@@ -169,4 +175,4 @@ def test_a_restore_goes_on_after_a_restart(server, client):
     server.stop()
     server.start()
     wait_until(lambda: client.restore_jobs.describe(job_id=started.restore_job_id).status == "Completed")
-    assert client.Index("long-again").describe_index_stats().total_vector_count == 1_000
+    assert count_of(client, "long-again") == 1_000

@@ -18,13 +18,13 @@ NEWEST = {"X-Pinecone-Api-Version": "2026-07"}
 @pytest.fixture
 def create(server, http):
     """Create an index, by default under a name of its own; delete it after the test."""
-    made = []
+    made = set()
 
     def send(body, **headers):
         body = {"name": f"table-{next(_NUMBERS)}", **body}
         answer = http.post(f"{server.url}/indexes", json=body, headers=headers)
         if answer.status_code == 201:
-            made.append(body["name"])
+            made.add(body["name"])
         return answer
 
     yield send
