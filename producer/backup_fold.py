@@ -112,8 +112,13 @@ class BackupFold:
                 if job.status is RestoreStatus.PENDING:
                     self._jobs[job_id] = job = replace(job, cursor=cursor)
                 return job
-            case FinishRestoreEvent():
-                return self._finish(event, time_ms)
+            case FinishRestoreEvent(job_id, reason):
+                job = self.job(job_id)
+                if job.status is RestoreStatus.PENDING:
+                    self._jobs[job_id] = job = _finished(job, reason, time_ms)
+                    if not reason:
+                        del self._partial[job.target.index_id]
+                return job
         raise InvalidRequest(f"{type(event).__name__} makes something: it is not applied here.")
 
     def source_deleted(self, spec: IndexSpec, time_ms: int) -> None:
@@ -152,15 +157,10 @@ class BackupFold:
         self._removed.append(removed)
         return removed
 
-    def _finish(self, event: FinishRestoreEvent, time_ms: int) -> RestoreJob:
-        job = self.job(event.job_id)
-        if job.status is RestoreStatus.PENDING:
-            status = RestoreStatus.FAILED if event.reason else RestoreStatus.COMPLETED
-            job = replace(job, status=status, completed_ms=time_ms, reason=event.reason)
-            self._jobs[job.job_id] = job
-            if not event.reason:
-                self._partial.pop(job.target.index_id, None)
-        return job
+
+def _finished(job: RestoreJob, reason: str, time_ms: int) -> RestoreJob:
+    status = RestoreStatus.FAILED if reason else RestoreStatus.COMPLETED
+    return replace(job, status=status, completed_ms=time_ms, reason=reason)
 
 
 def not_found(name: str) -> NotFound:

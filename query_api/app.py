@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
 from indexer.snapshots.reader import SnapshotReader
@@ -117,34 +117,23 @@ def create_app(deps: ApiDeps) -> Program:
 
     async def start() -> None:
         await served.start()
-        if restores is not None:
-            await restores.start()
+        await restores.start()
 
     async def close() -> None:
-        if restores is not None:
-            await restores.close()
+        await restores.close()
         await writes.close()
         await served.close()
         reads.close()
         search_threads.shutdown()
         follower_threads.shutdown()
 
-    rest = FastAPI(
-        title="Freshet",
-        description="An event-sourced vector index that speaks the Pinecone wire surface.",
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    add_error_handlers(rest)
-    for router in (
+    rest = _rest(
         vectors_router(reads, writes, hot),
         namespaces_router(reads, writes),
         indexes_router(control),
         backups_router(control, deps.open_log),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
-    ):
-        rest.include_router(router)
-    add_document(rest)
+    )
     return Program(
         rest,
         hot,
@@ -162,9 +151,7 @@ def host_of(spec: IndexSpec, options: ApiOptions) -> str:
     return template.format(port=spec.port, name=spec.name, control_port=options.control_port)
 
 
-def _restores(deps: ApiDeps) -> Restores | None:
-    if deps.restores is None:
-        return None
+def _restores(deps: ApiDeps) -> Restores:
     return Restores(
         deps.restores,
         deps.catalog,
@@ -174,6 +161,20 @@ def _restores(deps: ApiDeps) -> Restores | None:
         options=deps.options.restores,
         step=deps.step,
     )
+
+
+def _rest(*routers: APIRouter) -> FastAPI:
+    rest = FastAPI(
+        title="Freshet",
+        description="An event-sourced vector index that speaks the Pinecone wire surface.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    add_error_handlers(rest)
+    for router in routers:
+        rest.include_router(router)
+    add_document(rest)
+    return rest
 
 
 def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:

@@ -65,11 +65,11 @@ class _Ended(Exception):
 
 
 class Restores:
-    """Runs the restore jobs of the catalog, oldest first, in a task."""
+    """Runs the restore jobs of the catalog, oldest first, in a task; without `parts` they are another process's."""
 
     def __init__(
         self,
-        parts: RestoreParts,
+        parts: RestoreParts | None,
         catalog: Catalog,
         publisher: Publisher,
         *,
@@ -92,7 +92,8 @@ class Restores:
 
     async def start(self) -> None:
         """Begin to look for jobs."""
-        self._task = asyncio.create_task(self._run(), name="restores")
+        if self._parts is not None:
+            self._task = asyncio.create_task(self._run(self._parts), name="restores")
 
     async def close(self) -> None:
         """Stop; a job that is under way is gone on with by the next process."""
@@ -101,7 +102,7 @@ class Restores:
             await asyncio.wait([self._task])
         self._threads.shutdown()
 
-    async def _run(self) -> None:
+    async def _run(self, parts: RestoreParts) -> None:
         pause = self._options.retry_seconds_min
         while True:
             version = self._catalog.version
@@ -110,8 +111,8 @@ class Restores:
                 await self._catalog.changed(version)
                 continue
             try:
-                with self._parts.exclusive():
-                    await self._carry_out(pending[0])
+                with parts.exclusive():
+                    await self._carry_out(parts, pending[0])
                 pause = self._options.retry_seconds_min
             except ConfigError:
                 # Another process runs the jobs. Should it die, its lock is free.
@@ -126,7 +127,7 @@ class Restores:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, self._options.retry_seconds_max)
 
-    async def _carry_out(self, job: RestoreJob) -> None:
+    async def _carry_out(self, parts: RestoreParts, job: RestoreJob) -> None:
         """Write what is left of a job, wait until it is visible, and say so; or say why it can never be done.
 
         Raises what passes by itself, such as `Unavailable`.
@@ -134,7 +135,7 @@ class Restores:
         _log.info("restore_begins", job=job.job_id, index=job.target.name, records=job.cursor.records)
         reason = ""
         try:
-            await self._write(job)
+            await self._write(parts, job)
             await self._wait_until_visible(job)
         except (Unavailable, OutcomeUnknown, NotFound, TailFull):
             raise
@@ -148,12 +149,12 @@ class Restores:
         self._step("restore.after_finish")
         _log.info("restore_finished", job=job.job_id, index=job.target.name, reason=reason)
 
-    async def _write(self, job: RestoreJob) -> None:
+    async def _write(self, parts: RestoreParts, job: RestoreJob) -> None:
         begin = job.cursor
         records = begin.records
         for number in range(begin.partition, job.backup.source.partitions):
             pin = job.backup.pins[number]
-            snapshot = await self._in_thread(self._parts.open_pinned, job.backup.source, job.backup.backup_id, pin)
+            snapshot = await self._in_thread(parts.open_pinned, job.backup.source, job.backup.backup_id, pin)
             for name in snapshot.namespaces.existing:
                 after = ""
                 if number == begin.partition:
