@@ -241,6 +241,8 @@ class Settings(BaseSettings):
     def _check(self) -> Settings:
         if not (self.log in ("sqlite", "sqlite://") or re.fullmatch(r"kafka://[^,\s]+:\d+(,[^,\s]+:\d+)*", self.log)):
             raise ValueError(f"log: {self.log!r} is neither sqlite:// nor kafka://host:port[,host:port]")
+        for name in ("host_template", "portless_host_template"):
+            _check_template(name, getattr(self, name))
         if self.crash_at and not _CRASH_AT.fullmatch(self.crash_at):
             raise ValueError(f"crash_at: {self.crash_at!r} is not <step> or <step>:<count>")
         if not self.bind_without_keys and not _is_loopback(self.bind):
@@ -380,6 +382,18 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         where = f"{name} ({sources.get(name, 'default')}):" if name else ""
         lines.append(f"{where}{given} {reason}.".strip())
     return "Wrong setting. " + " ".join(lines)
+
+
+def _check_template(name: str, template: str) -> None:
+    """Raise `ValueError` where no host can be made of a template: `describe_index` could never be answered."""
+    try:
+        host = template.format(port=1, name="a", control_port=1)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{name}: {template!r} can have {{port}}, {{name}} and {{control_port}} filled in, nothing else ({error})"
+        ) from error
+    if not host or not host.isprintable() or " " in host:
+        raise ValueError(f"{name}: {template!r} is no host")
 
 
 def _is_loopback(address: str) -> bool:

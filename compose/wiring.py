@@ -6,6 +6,7 @@ What only one of the processes needs is imported where it is built: it halves th
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from compose.config import Settings
-from compose.holding import run_directory
+from compose.holding import hold, run_directory
 from compose.peer_metrics import PeerMetrics
 from compose.peers import api_name
 from indexer.segments.graph import GraphOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from compose.doctor import DoctorParts
     from indexer.indexer import Indexer, IndexerOptions
     from query_api.app import ApiDeps, ApiOptions
+    from query_api.restores import RestoreParts
 
 __all__ = [
     "INDEXER",
@@ -165,6 +167,8 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int], worker: i
             registry=registry,
             options=_api_options(settings, index_ports),
             log_bytes=lambda: log_bytes(settings),
+            # The first process runs the jobs, for as long as it alone holds them in this data directory.
+            restores=None if worker else _restore_parts(settings, store),
             merged_metrics=(
                 PeerMetrics(folder, own=worker, workers=settings.api_workers).merged
                 if settings.api_workers > 1
@@ -172,6 +176,13 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int], worker: i
             ),
             step=step,
         )
+
+
+def _restore_parts(settings: Settings, store: LocalStore) -> RestoreParts:
+    from indexer.snapshots.pinned import open_pinned
+    from query_api.restores import RestoreParts
+
+    return RestoreParts(functools.partial(open_pinned, store), lambda: hold(settings.data_dir, "restore"))
 
 
 async def _api_logs(

@@ -269,6 +269,8 @@ class _Look:
 
     def _tell_orphans(self, survey: Survey) -> None:
         checkup = self._checkup
+        if survey.damage:
+            checkup.add(Level.DAMAGE, "pin", f"Nothing will be collected: {survey.damage} Delete that backup.")
         objects = [name for name in survey.garbage if name.startswith(f"{self._prefix}/objects/")]
         sizes = {name: self._store.size_bytes(name) or 0 for name in objects}
         gone = len(survey.garbage) - len(objects)

@@ -3,24 +3,29 @@
 A checkpoint makes a manifest and all it names durable, and then says so in a marker; it comes before every deletion
 that relies on a snapshot. Collection removes only what no retained manifest names and what is older than the grace
 period; it lists objects before manifests, and looks who is writing before it deletes.
+
+What backups hold is pinned under the same lock as collection, and by the partition's owner: a worker that pins looks
+after that whether it was overtaken, and one that takes over looks at the pins before it collects.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import dataclass
 
 from indexer.partition import PartitionIndexer
-from indexer.segments.container import Container
+from indexer.snapshots.named import NamedObjects
+from indexer.snapshots.pinned import hold, object_refs
+from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import checkpoint_name, manifest_name, manifest_version, partition_prefix
+from schemas.backups import Pin
 from schemas.errors import CommitConflict, CorruptData
 from schemas.manifest import (
     Checkpoint,
     Manifest,
-    ObjectRef,
     decode_checkpoint,
     decode_manifest,
-    decode_table,
     encode_checkpoint,
 )
 
@@ -43,14 +48,16 @@ class RetentionOptions:
 class Survey:
     """What lies in a partition's folder, as of one look.
 
-    `retained` are the versions whose objects stay, `needed` the names of those objects; `garbage` are the names, of
-    objects, manifests and unfinished files, that a collection would delete now.
+    `retained` are the versions whose objects stay, `needed` the names of those objects, and of those that backups hold;
+    `garbage` are the names, of objects, manifests and unfinished files, that a collection would delete now.
+    `damage` says why nothing may be called garbage: what a backup holds is not known.
     """
 
     versions: tuple[int, ...]
     retained: frozenset[int]
     needed: frozenset[str]
     garbage: tuple[str, ...]
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,11 @@ class Janitor:
         self._options = options
         self._synced: set[str] = set()
         self._known: dict[int, _Known] = {}
-        self._tables: dict[str, frozenset[str]] = {}
+        self._named = NamedObjects(partition.store)
+        # Why the last collection took nothing away, where a pin cannot be read.
+        self.damage = ""
+        # Pins are written from the thread of a backup, the rest is housekeeping's.
+        self._lock = threading.Lock()
 
     def checkpoint(self, manifest: Manifest) -> bool:
         """Make `manifest` and all it names durable, then the marker; return whether there was anything to do.
@@ -78,6 +89,46 @@ class Janitor:
         May run in a thread beside publishes: it reads nothing but its argument and the store.
         Raises `CorruptData` where an object is missing: the partition must take over again and fold the log.
         """
+        with self._lock:
+            return self._checkpoint(manifest)
+
+    def pin(self, snapshot: Snapshot, backup_id: str) -> Pin | None:
+        """Hold `snapshot` for a backup, durably; None where the partition has moved on since: take a newer one.
+
+        Raises `CorruptData` where an object is missing, `StoreUnavailable`.
+        """
+        partition, manifest = self._partition, snapshot.manifest
+        with self._lock:
+            if not self._is_owner(manifest):
+                return None
+            self._checkpoint(manifest)
+            marker = self.marker()
+            if marker is None or marker.version != manifest.version:
+                return None
+            refs = object_refs(partition.store, manifest)
+            partition.step("backup.before_pin")
+            hold(partition.store, partition.spec, partition.partition, backup_id, manifest)
+            partition.step("backup.after_pin")
+            if not self._is_owner(manifest):
+                # Whoever took over may have collected without knowing of this pin.
+                return None
+            self.audit(manifest)
+        counts = snapshot.counts()
+        return Pin(
+            partition.partition,
+            manifest.version,
+            manifest.self_digest,
+            manifest.next_offset,
+            records=sum(counts.values()),
+            namespaces=len(counts),
+            size_bytes=sum(ref.size_bytes for ref in refs),
+        )
+
+    def _is_owner(self, manifest: Manifest) -> bool:
+        newest = self._partition.newest_manifest()
+        return newest is not None and (newest.epoch, newest.writer) == (manifest.epoch, manifest.writer)
+
+    def _checkpoint(self, manifest: Manifest) -> bool:
         partition = self._partition
         if not manifest.version:
             return False
@@ -85,7 +136,7 @@ class Janitor:
         if previous is not None and previous.version >= manifest.version:
             # As durable already, or a worker that took over since has gone further: the marker never goes back.
             return False
-        names = self._objects_of(manifest)
+        names = self._named.by(manifest)
         own_name = manifest_name(partition.spec.index_id, partition.partition, manifest.version)
         try:
             partition.step("checkpoint.before_objects")
@@ -123,7 +174,7 @@ class Janitor:
 
     def audit(self, manifest: Manifest) -> None:
         """Check that every object which `manifest` names is there. Raises `CorruptData` naming the first missing."""
-        for name in sorted(self._objects_of(manifest)):
+        for name in sorted(self._named.by(manifest)):
             if not self._partition.store.exists(name):
                 raise CorruptData(f"Object {name} is gone.", name=name)
 
@@ -138,6 +189,10 @@ class Janitor:
         Raises `CommitConflict` where another worker has taken over, `CorruptData` where the newest manifest cannot be
         read: it deletes nothing then.
         """
+        with self._lock:
+            return self._collect(busy_seconds)
+
+    def _collect(self, busy_seconds: float) -> int:
         partition = self._partition
         epoch, writer = partition.snapshot.epoch, partition.snapshot.manifest.writer
         survey = self.survey(busy_seconds=busy_seconds)
@@ -146,8 +201,9 @@ class Janitor:
             raise CorruptData("The newest manifest cannot be read: nothing was collected.")
         if (newest.epoch, newest.writer) != (epoch, writer):
             raise CommitConflict("Another worker has taken over: nothing was collected.")
+        self.damage = survey.damage
         partition.store.delete(survey.garbage)
-        self._tables = {name: refs for name, refs in self._tables.items() if name in survey.needed}
+        self._named.forget_all_but(survey.needed)
         return len(survey.garbage)
 
     def survey(self, *, busy_seconds: float = 0.0) -> Survey:
@@ -160,6 +216,10 @@ class Janitor:
         retained = self._retained(versions)
         self._known = {version: known for version, known in self._known.items() if version in set(versions)}
         needed = {name for version in retained for name in self._known[version].objects}
+        try:
+            needed |= self._named.by_pins(partition.spec, partition.partition)
+        except CorruptData as error:
+            return Survey(tuple(versions), frozenset(retained), frozenset(needed), (), error.message)
         age_min = self._options.grace_seconds + busy_seconds
         garbage = [name for name in objects if name not in needed and self._older(name, age_min)]
         garbage += self._old_manifests(names, versions, retained)
@@ -210,29 +270,8 @@ class Janitor:
                 manifest = decode_manifest(self._partition.store.read(name))
             except (FileNotFoundError, CorruptData):
                 return None
-            try:
-                objects = frozenset(self._objects_of(manifest))
-            except (FileNotFoundError, CorruptData):
-                # Its table is damaged or collected: nothing can be opened by it any more.
-                objects = frozenset(delta.object.name for delta in manifest.recent)
-            known = _Known(manifest.epoch, objects)
+            known = _Known(manifest.epoch, self._named.at_least_by(manifest))
             self._known[version] = known
-        return known
-
-    def _objects_of(self, manifest: Manifest) -> set[str]:
-        names = {delta.object.name for delta in manifest.recent}
-        if manifest.table is not None:
-            names.add(manifest.table.name)
-            names |= self._objects_of_table(manifest.table)
-        return names
-
-    def _objects_of_table(self, ref: ObjectRef) -> frozenset[str]:
-        known = self._tables.get(ref.name)
-        if known is None:
-            container = Container(self._partition.store.open(ref, verify=True), name=ref.name)
-            table = decode_table(bytes(container.blob("table")))
-            known = frozenset(item.name for item in table.objects())
-            self._tables[ref.name] = known
         return known
 
     def _older(self, name: str, seconds: float) -> bool:

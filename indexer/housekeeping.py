@@ -7,11 +7,17 @@ import math
 import time
 from dataclasses import dataclass
 
+import structlog
+
 from indexer.gc import Janitor
 from indexer.metrics import IndexerMetrics
 from indexer.partition import PartitionIndexer
+from indexer.snapshots.pinned import let_go
+from schemas.backups import Pin
 
 __all__ = ["Housekeeping", "HousekeepingOptions"]
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,28 @@ class Housekeeping:
             return math.inf
         return max(0.0, self._next_checkpoint - time.monotonic())
 
+    async def pin(self, backup_id: str, offset: int) -> Pin | None:
+        """Hold the newest snapshot for a backup; None where it does not show every event below `offset` yet.
+
+        None also where another worker has taken over, or the partition moved on. Raises as `Janitor.pin`.
+        """
+        snapshot = self._partition.snapshot
+        if not snapshot.version or snapshot.next_offset < offset:
+            return None
+        pin = await asyncio.to_thread(self._janitor.pin, snapshot, backup_id)
+        if pin is not None and pin.version > self._checkpoint_version:
+            # It is durable now, as after a checkpoint of our own.
+            self._checkpoint_version = pin.version
+            self._collections_left = self._janitor.collections_needed(self._options.collect_seconds)
+        return pin
+
+    async def let_go(self, backup_id: str, *, but_version: int = 0) -> None:
+        """Let go of what a backup holds, but for one version; the next collections take it away. Raises `OSError`."""
+        partition = self._partition
+        place = (partition.store, partition.spec, partition.partition)
+        if await asyncio.to_thread(let_go, *place, backup_id, but_version=but_version):
+            self._collections_left = self._janitor.collections_needed(self._options.collect_seconds)
+
     async def drop(self) -> None:
         """Let go of the round under way; its thread ends by itself."""
         task, self._task = self._task, None
@@ -91,3 +119,5 @@ class Housekeeping:
             self._next_collection = time.monotonic() + self._options.collect_seconds
             await asyncio.to_thread(self._janitor.audit, manifest)
             self._metrics.collected.inc(await asyncio.to_thread(self._janitor.collect, busy_seconds=busy_seconds))
+            if self._janitor.damage:
+                _log.error("nothing_collected", partition=self._partition.partition, reason=self._janitor.damage)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from indexer.backups import BackupKeeper, clear_all_but_pinned
 from indexer.gc import Janitor, RetentionOptions
 from indexer.housekeeping import Housekeeping, HousekeepingOptions
 from indexer.lanes import MergeLanes
@@ -70,8 +71,9 @@ class Indexer:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         # As configured last; a worker that is started later begins with it.
         self._specs: dict[str, IndexSpec] = {}
-        self._cleared: set[str] = set()
-        self._follower: asyncio.Task[None] | None = None
+        # Deleted indexes, with the backups for which something was left of them.
+        self._cleared: dict[str, frozenset[str]] = {}
+        self._followers: list[asyncio.Task[None]] = []
         self._step: Step = no_step
 
     def use_step(self, step: Step) -> None:
@@ -80,11 +82,15 @@ class Indexer:
 
     async def start(self) -> None:
         """Start a worker for every partition and follow the catalog, which must be started."""
-        self._follower = asyncio.create_task(self._follow(), name="indexer")
+        keeper = BackupKeeper(self._catalog, self._store, self._housekeepings, step=self._step)
+        self._followers = [
+            asyncio.create_task(self._follow(), name="indexer"),
+            asyncio.create_task(keeper.run(), name="backups"),
+        ]
 
     async def close(self) -> None:
         """Stop all workers. What was folded and not published is folded again by the next one."""
-        tasks = [*self._tasks.values(), *([self._follower] if self._follower is not None else [])]
+        tasks = [*self._tasks.values(), *self._followers]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -95,6 +101,9 @@ class Indexer:
     def status(self) -> Sequence[WorkerStatus]:
         """Return what every worker is doing, by index and partition."""
         return [worker.status() for workers in self._workers.values() for worker in workers]
+
+    def _housekeepings(self, index_id: str) -> list[Housekeeping]:
+        return [worker.housekeeping for worker in self._workers.get(index_id, [])]
 
     async def _follow(self) -> None:
         while True:
@@ -180,16 +189,23 @@ class Indexer:
         self._specs.pop(index_id, None)
 
     async def _clear(self, spec: IndexSpec) -> bool:
-        """Remove the snapshots and the log of a deleted index; say whether they are gone, else it is tried again."""
-        if spec.index_id in self._cleared:
+        """Remove the snapshots and the log of a deleted index; say whether they are gone, else it is tried again.
+
+        What backups hold stays until the last of them is deleted.
+        """
+        backups = frozenset(backup.backup_id for backup in self._catalog.backups.of_index(spec.index_id))
+        if self._cleared.get(spec.index_id) == backups:
             return True
         try:
-            await asyncio.to_thread(self._store.delete_prefix, spec.index_id)
+            if backups:
+                await asyncio.to_thread(clear_all_but_pinned, self._store, spec)
+            else:
+                await asyncio.to_thread(self._store.delete_prefix, spec.index_id)
             await self._logs.drop(spec.name, spec.log_id, spec.partitions)
         except (FreshetError, OSError) as error:
             # Also a folder that is not empty: a publish that was under way in a thread when its worker was stopped.
             _log.warning("index_not_cleared", index=spec.name, reason=str(error))
             return False
-        self._cleared.add(spec.index_id)
-        _log.info("index_cleared", index=spec.name, index_id=spec.index_id)
+        self._cleared[spec.index_id] = backups
+        _log.info("index_cleared", index=spec.name, index_id=spec.index_id, backups=len(backups))
         return True

@@ -96,7 +96,8 @@ class PartitionWorker:
         self._log = log
         self._partition = partition
         self._lanes = lanes
-        self._housekeeping = housekeeping
+        # Backups are pinned by the hands that collect.
+        self.housekeeping = housekeeping
         self._options = options
         self._metrics = metrics
         self._published = published
@@ -159,7 +160,7 @@ class PartitionWorker:
                 await asyncio.sleep(pause)
             finally:
                 await self._lanes.drop()
-                await self._housekeeping.drop()
+                await self.housekeeping.drop()
             pause = min(2 * pause, self._options.retry_seconds_max)
 
     async def _take_over(self) -> None:
@@ -204,7 +205,7 @@ class PartitionWorker:
             self._published()
             await self._pace(started)
         self._advance_merges()
-        self._housekeeping.start_if_due(busy_seconds=self._lanes.busy_seconds)
+        self.housekeeping.start_if_due(busy_seconds=self._lanes.busy_seconds)
 
     async def _read(self) -> LogBatch:
         """Read on, but wake up for a merge that ends meanwhile."""
@@ -214,7 +215,7 @@ class PartitionWorker:
                 partition.partition,
                 partition.folded_offset,
                 bytes_max=self._options.read_bytes_max,
-                wait_seconds=min(self._options.read_wait_seconds, self._housekeeping.due_seconds()),
+                wait_seconds=min(self._options.read_wait_seconds, self.housekeeping.due_seconds()),
             )
         )
         try:

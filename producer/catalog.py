@@ -1,4 +1,4 @@
-"""The catalog: which indexes live, as a fold of the control log. There is no second database.
+"""The catalog: which indexes and backups there are, as a fold of the control log. There is no second database.
 
 Every process reaches the same catalog by reading; the order of the control log decides every race, on any log. A record
 that cannot be read is skipped loudly and counted: a bad one must not lock everybody out of their indexes.
@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from producer.log.protocol import LogBatch, LogRecord, Logs, StoredRecord
+from producer.backup_fold import BackupFold
+from producer.catalog_fold import CatalogFold, Outcome, already_exists, protected
+from producer.log.protocol import LogBatch, LogRecord, Logs
 from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
 from schemas.catalog_events import (
@@ -25,23 +27,13 @@ from schemas.catalog_events import (
     check_spec,
     check_write_wait,
     configured,
-    decode_catalog,
     encode_catalog,
     is_protected,
 )
-from schemas.errors import (
-    AlreadyExists,
-    CorruptData,
-    Forbidden,
-    FreshetError,
-    InvalidRequest,
-    NotFound,
-    OutcomeUnknown,
-    UnsupportedFormat,
-)
+from schemas.errors import FreshetError, OutcomeUnknown
 from schemas.indexes import IndexSpec
 
-__all__ = ["Catalog", "CatalogFold", "CatalogOptions"]
+__all__ = ["Catalog", "CatalogOptions"]
 
 _log = structlog.get_logger(__name__)
 
@@ -56,83 +48,6 @@ class CatalogOptions:
     retry_seconds_max: float = 2.0
     # How long a create or delete waits for its own event to come by before it answers "outcome not known yet".
     outcome_wait_seconds: float = 5.0
-
-
-class CatalogFold:
-    """The state that a sequence of catalog events leads to. Deterministic: the same events, the same ports."""
-
-    def __init__(self) -> None:
-        self.indexes: dict[str, IndexSpec] = {}
-        self.by_port: dict[int, IndexSpec] = {}
-        self.removed: list[IndexSpec] = []
-        self._ports_used: set[int] = set()
-
-    def apply(self, event: CatalogEvent) -> IndexSpec | FreshetError:
-        """Apply `event`; return the index that it made, changed or removed, or the error that its author gets."""
-        if isinstance(event, ConfigureIndexEvent):
-            return self._configure(event)
-        if isinstance(event, DeleteIndexEvent):
-            removed = self.indexes.get(event.name)
-            if removed is None:
-                return not_found(event.name)
-            if is_protected(removed):
-                return protected(event.name)
-            del self.indexes[event.name]
-            self.by_port.pop(removed.port, None)
-            self.removed.append(removed)
-            return removed
-        if event.spec.name in self.indexes:
-            return already_exists(event.spec.name)
-        made = replace(event.spec, port=self._port(event))
-        self.indexes[made.name] = made
-        if made.port:
-            self.by_port[made.port] = made
-            self._ports_used.add(made.port)
-        return made
-
-    def _configure(self, event: ConfigureIndexEvent) -> IndexSpec | FreshetError:
-        known = self.indexes.get(event.name)
-        if known is None:
-            return not_found(event.name)
-        try:
-            changed = configured(known, event)
-        except InvalidRequest as error:
-            return error
-        self.indexes[event.name] = changed
-        if changed.port:
-            self.by_port[changed.port] = changed
-        return changed
-
-    def apply_record(self, record: StoredRecord, metrics: ProducerMetrics | None) -> IndexSpec | FreshetError | None:
-        """Apply a record of the control log as `apply` does; None where it can't be read, which is counted."""
-        try:
-            return self.apply(decode_catalog(record.value, dict(record.headers)))
-        except (CorruptData, UnsupportedFormat, InvalidRequest) as error:
-            _log.error("control record skipped", offset=record.offset, reason=str(error))
-            if metrics is not None:
-                metrics.catalog_poison.inc()
-            return None
-
-    def _port(self, event: CreateIndexEvent) -> int:
-        """Return the first port that no index ever had, since clients cache hosts; else the first free one; else 0."""
-        fresh = (port for port in event.ports if port not in self._ports_used)
-        free = (port for port in event.ports if port not in self.by_port)
-        return next(fresh, None) or next(free, 0)
-
-
-def not_found(name: str) -> NotFound:
-    """Return the error for an index that does not live."""
-    return NotFound(f"Resource {name} not found", name=name)
-
-
-def protected(name: str) -> Forbidden:
-    """Return the error for an index that must not be deleted."""
-    return Forbidden("Deletion protection is enabled for this index. Disable it before deleting.", name=name)
-
-
-def already_exists(name: str) -> AlreadyExists:
-    """Return the error for an index name that is taken."""
-    return AlreadyExists(f"Resource {name} already exists", name=name)
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
@@ -161,13 +76,18 @@ class Catalog:
         self._version = 0
         self._moved = asyncio.Event()
         self._waiting = 0
-        self._outcomes: dict[int, IndexSpec | FreshetError] = {}
+        self._outcomes: dict[int, Outcome | FreshetError] = {}
         self._follower: asyncio.Task[None] | None = None
 
     @property
     def version(self) -> int:
         """Rises with every change that is visible here; compares only within one process."""
         return self._version
+
+    @property
+    def backups(self) -> BackupFold:
+        """Backups and restore jobs, as far as the control log was read; `producer.backups` changes them."""
+        return self._fold.backups
 
     async def start(self) -> None:
         """Fold to the control log's current end, then follow it in a task. Raises `LogUnavailable`."""
@@ -188,10 +108,7 @@ class Catalog:
 
     def get(self, name: str) -> IndexSpec:
         """Return the living index of that name. Raises `NotFound`."""
-        spec = self._fold.indexes.get(name)
-        if spec is None:
-            raise not_found(name)
-        return spec
+        return self._fold.get(name)
 
     def list(self) -> Sequence[IndexSpec]:
         """Return all living indexes by name."""
@@ -241,18 +158,18 @@ class Catalog:
         await self.refresh()
         if spec.name in self._fold.indexes:
             raise already_exists(spec.name)
-        return await self._decide(spec.name, CreateIndexEvent(spec, tuple(ports)))
+        return _index(await self.decide(spec.name, CreateIndexEvent(spec, tuple(ports))))
 
     async def delete(self, name: str) -> None:
         """Remove the living index of that name; its log and snapshots are others' to remove.
 
-        Raises `NotFound`, also where another delete came first; `Forbidden` where it is protected; `LogUnavailable`,
-        `OutcomeUnknown` as `create`.
+        Raises `NotFound`, also where another delete came first; `Forbidden` where it is protected; `NotReady` while a
+        backup of it is being made; `LogUnavailable`, `OutcomeUnknown` as `create`.
         """
         await self.refresh()
         if is_protected(self.get(name)):
             raise protected(name)
-        await self._decide(name, DeleteIndexEvent(name))
+        await self.decide(name, DeleteIndexEvent(name))
 
     async def configure(self, event: ConfigureIndexEvent) -> IndexSpec:
         """Change a living index; return it as it is then, changes of others that came before included.
@@ -265,10 +182,10 @@ class Catalog:
         await self.refresh()
         # What can be known to fail is not appended.
         configured(self.get(event.name), event)
-        return await self._decide(event.name, event)
+        return _index(await self.decide(event.name, event))
 
-    async def _decide(self, name: str, event: CatalogEvent) -> IndexSpec:
-        """Append `event`, let the fold pass it, return or raise what it came to."""
+    async def decide(self, name: str, event: CatalogEvent) -> Outcome:
+        """Append `event`, let the fold pass it, return or raise what it came to. Raises `LogUnavailable`, too."""
         record = LogRecord(name.encode(), encode_catalog(event))
         self._waiting += 1
         try:
@@ -314,7 +231,7 @@ class Catalog:
         is_changed = False
         for record in batch.records:
             outcome = self._fold.apply_record(record, self._metrics)
-            is_changed |= isinstance(outcome, IndexSpec)
+            is_changed |= outcome is not None and not isinstance(outcome, FreshetError)
             if self._waiting and outcome is not None:
                 self._outcomes[record.offset] = outcome
         if batch.next_offset > self._next_offset:
@@ -325,6 +242,11 @@ class Catalog:
         self._version += is_changed
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+def _index(outcome: Outcome) -> IndexSpec:
+    assert isinstance(outcome, IndexSpec), "an event of an index comes to an index"
+    return outcome
 
 
 async def _read(logs: Logs, options: CatalogOptions, offset: int) -> LogBatch:

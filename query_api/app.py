@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
 from indexer.snapshots.reader import SnapshotReader
@@ -21,6 +21,7 @@ from query_api.freshness import Freshness
 from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
+from query_api.rest.backups import backups_router
 from query_api.rest.hot import HotRoutes
 from query_api.rest.indexes import ControlPlane, indexes_router
 from query_api.rest.namespaces import namespaces_router
@@ -28,6 +29,7 @@ from query_api.rest.openapi import add_document
 from query_api.rest.ops import ops_router
 from query_api.rest.program import Lifetime, Program, ProgramOptions, add_error_handlers
 from query_api.rest.vectors import vectors_router
+from query_api.restores import RestoreOptions, RestoreParts, Restores
 from query_api.served import Served, ServingParts
 from query_api.writes import WriteOptions, Writes
 from schemas.indexes import IndexSpec
@@ -58,6 +60,7 @@ class ApiOptions:
     freshness: Freshness = field(default_factory=Freshness)
     follower: FollowerOptions = field(default_factory=FollowerOptions)
     ends: EndsOptions = field(default_factory=EndsOptions)
+    restores: RestoreOptions = field(default_factory=RestoreOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class ApiDeps:
     `open_log` is the one of the publisher: it opens the log of an index, again and again. `open_reader` makes the
     snapshot reader of one partition. `log_bytes` says how large the file of all logs is, None where there is none.
     `merged_metrics` adds the other API processes' numbers to the text of this one's; None where there are no others.
+    `restores` is None where another API process runs the restore jobs.
     Logs and snapshots of deleted indexes are cleared away by the indexer.
     """
 
@@ -80,6 +84,7 @@ class ApiDeps:
     options: ApiOptions = field(default_factory=ApiOptions)
     log_bytes: Callable[[], int | None] = lambda: None
     merged_metrics: Callable[[bytes], Awaitable[bytes]] | None = None
+    restores: RestoreParts | None = None
     step: Step = no_step
 
 
@@ -108,28 +113,27 @@ def create_app(deps: ApiDeps) -> Program:
         partitions=options.partitions,
     )
 
+    restores = _restores(deps)
+
+    async def start() -> None:
+        await served.start()
+        await restores.start()
+
     async def close() -> None:
+        await restores.close()
         await writes.close()
         await served.close()
         reads.close()
         search_threads.shutdown()
         follower_threads.shutdown()
 
-    rest = FastAPI(
-        title="Freshet",
-        description="An event-sourced vector index that speaks the Pinecone wire surface.",
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    add_error_handlers(rest)
-    for router in (
+    rest = _rest(
         vectors_router(reads, writes, hot),
         namespaces_router(reads, writes),
         indexes_router(control),
+        backups_router(control, deps.open_log),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
-    ):
-        rest.include_router(router)
-    add_document(rest)
+    )
     return Program(
         rest,
         hot,
@@ -137,7 +141,7 @@ def create_app(deps: ApiDeps) -> Program:
         addressing=Addressing(deps.catalog, control_port=options.control_port),
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
-        lifetime=Lifetime(served.start, close),
+        lifetime=Lifetime(start, close),
     )
 
 
@@ -145,6 +149,32 @@ def host_of(spec: IndexSpec, options: ApiOptions) -> str:
     """Return the host that clients are told to reach an index by; not by a port that this server could not bind."""
     template = options.host_template if spec.port in options.index_ports else options.portless_host_template
     return template.format(port=spec.port, name=spec.name, control_port=options.control_port)
+
+
+def _restores(deps: ApiDeps) -> Restores:
+    return Restores(
+        deps.restores,
+        deps.catalog,
+        deps.publisher,
+        open_log=deps.open_log,
+        open_reader=deps.open_reader,
+        options=deps.options.restores,
+        step=deps.step,
+    )
+
+
+def _rest(*routers: APIRouter) -> FastAPI:
+    rest = FastAPI(
+        title="Freshet",
+        description="An event-sourced vector index that speaks the Pinecone wire surface.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    add_error_handlers(rest)
+    for router in routers:
+        rest.include_router(router)
+    add_document(rest)
+    return rest
 
 
 def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:

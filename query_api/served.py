@@ -18,7 +18,8 @@ from producer.steps import Step, no_step
 from query_api.ends import EndsOptions, LogEnds
 from query_api.follower import FollowerOptions, PartitionFollower
 from query_api.metrics import ApiMetrics
-from schemas.errors import FreshetError, LogRegressed, SnapshotBehind
+from schemas.backups import RestoreStatus
+from schemas.errors import FreshetError, LogRegressed, NotReady, SnapshotBehind, Unavailable
 from schemas.indexes import IndexSpec
 from schemas.partitions import canonical_namespace, partition_of
 
@@ -201,16 +202,39 @@ class Served:
         return tuple(self._open.values())
 
     async def get(self, spec: IndexSpec) -> ServedIndex:
-        """Return the served form of a living index, opening it first if need be. Raises `LogUnavailable`."""
+        """Return the served form of a living index, opening it first if need be.
+
+        Raises `LogUnavailable`; `Unavailable` while it is being restored, `NotReady` where that failed.
+        """
         index = self._open.get(spec.index_id)
         if index is not None:
             return index
+        if self.is_partial(spec):
+            # Another process may have finished it a moment ago.
+            await self._parts.catalog.refresh()
+            self._check_whole(spec)
         task = self._opening.get(spec.index_id)
         if task is None:
             task = asyncio.create_task(self._start(spec))
             self._opening[spec.index_id] = task
             task.add_done_callback(lambda _: self._opening.pop(spec.index_id, None))
         return await asyncio.shield(task)
+
+    def is_partial(self, spec: IndexSpec) -> bool:
+        """Say whether the index is being restored, or its restore failed: it is not served."""
+        return self._parts.catalog.backups.partial(spec.index_id) is not None
+
+    def _check_whole(self, spec: IndexSpec) -> None:
+        job = self._parts.catalog.backups.partial(spec.index_id)
+        if job is None:
+            return
+        if job.status is RestoreStatus.FAILED:
+            raise NotReady(f"Index {spec.name} could not be restored: {job.reason} Delete it, and try again.")
+        raise Unavailable(
+            f"Index {spec.name} is being restored from backup {job.backup.backup_id}: "
+            f"{job.percent_complete:.0f} % of its records are written. It is served when all of them are.",
+            retry_after_seconds=1,
+        )
 
     def is_open(self, spec: IndexSpec) -> bool:
         """Say whether the index is served now."""
@@ -219,7 +243,7 @@ class Served:
     def is_ready(self) -> bool:
         """Say whether every partition of every index has been ready; stays true from then on."""
         if not self._was_ready:
-            living = self._parts.catalog.list()
+            living = [spec for spec in self._parts.catalog.list() if not self.is_partial(spec)]
             self._was_ready = all(spec.index_id in self._open for spec in living) and all(
                 index.is_ready(follower) for index in self._open.values() for follower in index.followers
             )
@@ -236,7 +260,7 @@ class Served:
         catalog = self._parts.catalog
         while True:
             version = catalog.version
-            living = {spec.index_id: spec for spec in catalog.list()}
+            living = {spec.index_id: spec for spec in catalog.list() if not self.is_partial(spec)}
             for gone in self._open.keys() - living.keys():
                 await self._open.pop(gone).close()
             failed = False

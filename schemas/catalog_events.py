@@ -1,7 +1,7 @@
-"""Events of the control log, whose fold is the catalog: an index was created, configured, deleted.
+"""Events of the control log, whose fold is the catalog: an index was created, configured, deleted, backed up.
 
-The record's key is the index name. `decode_catalog` of any bytes returns an event or raises `CorruptData` or
-`UnsupportedFormat`.
+The record's key is the index name, or the id of a backup or of a restore job. `decode_catalog` of any bytes returns an
+event or raises `CorruptData` or `UnsupportedFormat`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 from google.protobuf.message import DecodeError
 
+from schemas.backup_events import BackupEvent, RestoreBackupEvent, decode_backup_event, encode_backup_event
 from schemas.errors import CorruptData, InvalidRequest
 from schemas.events import check_format
 from schemas.indexes import IndexSpec, Metric, VectorType
@@ -78,7 +79,7 @@ class ConfigureIndexEvent:
     write_wait_ms: int | None = None
 
 
-CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent
+CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent | BackupEvent
 
 
 def encode_catalog(event: CatalogEvent) -> bytes:
@@ -96,22 +97,11 @@ def encode_catalog(event: CatalogEvent) -> bytes:
                 write_wait_ms=event.write_wait_ms,
             )
         )
+    elif isinstance(event, CreateIndexEvent):
+        message.create_index.CopyFrom(_create_message(event))
     else:
-        spec = event.spec
-        message.create_index.spec.CopyFrom(
-            pb.IndexSpec(
-                name=spec.name,
-                log_id=spec.log_id,
-                partitions=spec.partitions,
-                dimension=spec.dimension,
-                metric=spec.metric.value,
-                vector_type=spec.vector_type.value,
-                settings=spec.settings,
-                recall_target=0.0 if spec.recall_target == _RECALL_TARGET_ABSENT else spec.recall_target,
-                write_wait_ms=spec.write_wait_ms,
-            )
-        )
-        message.create_index.ports.extend(event.ports)
+        create = _create_message(event.create) if isinstance(event, RestoreBackupEvent) else None
+        encode_backup_event(event, message, create)
     value: bytes = message.SerializeToString(deterministic=True)
     return value
 
@@ -130,6 +120,10 @@ def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
             case "configure_index":
                 return _configure(message.configure_index)
             case operation:
+                create = _create(message.restore_backup.create) if operation == "restore_backup" else None
+                event = decode_backup_event(message, create)
+                if event is not None:
+                    return event
                 raise CorruptData(f"The record holds no catalog operation that is known ({operation}).")
     except DecodeError as error:
         raise CorruptData(f"The record is not a protobuf catalog event: {error}") from error
@@ -224,6 +218,22 @@ def _configure(message: pb.ConfigureIndex) -> ConfigureIndexEvent:
     wait_ms = message.write_wait_ms if message.HasField("write_wait_ms") else None
     check_write_wait(wait_ms)
     return ConfigureIndexEvent(message.name, target, protection, dict(message.tags), wait_ms)
+
+
+def _create_message(event: CreateIndexEvent) -> pb.CreateIndex:
+    spec = event.spec
+    written = pb.IndexSpec(
+        name=spec.name,
+        log_id=spec.log_id,
+        partitions=spec.partitions,
+        dimension=spec.dimension,
+        metric=spec.metric.value,
+        vector_type=spec.vector_type.value,
+        settings=spec.settings,
+        recall_target=0.0 if spec.recall_target == _RECALL_TARGET_ABSENT else spec.recall_target,
+        write_wait_ms=spec.write_wait_ms,
+    )
+    return pb.CreateIndex(spec=written, ports=event.ports)
 
 
 def _create(message: pb.CreateIndex) -> CreateIndexEvent:

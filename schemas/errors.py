@@ -10,6 +10,7 @@ FreshetError
 ├── MethodNotAllowed          the route exists, not with this method      405
 ├── AlreadyExists             index or namespace of that name             409
 ├── PositionNotReached        the snapshot is behind the position asked   412
+├── NotReady                  something else has to end first             412
 ├── Forbidden                 deletion protection                         403
 ├── TailFull                  too much is not indexed yet                 429
 ├── Unavailable               try again later                             503
@@ -45,6 +46,7 @@ __all__ = [
     "LogUnavailable",
     "MethodNotAllowed",
     "NotFound",
+    "NotReady",
     "OutcomeUnknown",
     "PayloadTooLarge",
     "PositionBeyondEnd",
@@ -137,6 +139,12 @@ class AlreadyExists(FreshetError):
 
 class PositionNotReached(FreshetError):
     """The snapshot did not reach the wanted position within the wait; facts carry both positions."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class NotReady(FreshetError):
+    """Something else that is under way has to end first, such as a backup or a restore."""
 
     code = Code.FAILED_PRECONDITION
 

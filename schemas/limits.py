@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = [
     "APPEND_BYTES_MAX",
+    "BACKUP_DESCRIPTION_BYTES_MAX",
+    "BACKUP_NAME_BYTES_MAX",
     "BATCH_RECORDS_MAX",
     "BODY_BYTES_MAX",
     "DIMENSION_MAX",
@@ -62,6 +64,9 @@ FILTER_NODES_MAX = 10_000
 TAGS_MAX = 20
 TAG_KEY_BYTES_MAX = 80
 TAG_VALUE_BYTES_MAX = 120
+# What people call a backup, and what they say of it, in UTF-8: they lie in the catalog, which every process holds.
+BACKUP_NAME_BYTES_MAX = 256
+BACKUP_DESCRIPTION_BYTES_MAX = 1_024
 # Publishes that a manifest lists itself; older ones are rolled up.
 RECENT_DELTAS_MAX = 64
 # Idempotency key: 1 to 64 printable ASCII characters, enough for a SHA-256 in hexadecimal.

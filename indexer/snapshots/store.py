@@ -33,6 +33,8 @@ __all__ = [
     "manifest_version",
     "new_object_name",
     "partition_prefix",
+    "pin_name",
+    "pins_prefix",
     "skip_name",
 ]
 
@@ -70,6 +72,16 @@ def checkpoint_name(index_id: str, partition: int, epoch: int) -> str:
 def skip_name(index_id: str, partition: int, offset: int) -> str:
     """Return the name of the operator's word that the record at `offset`, of a newer format, is to be skipped."""
     return f"{partition_prefix(index_id, partition)}/skip/{offset:020d}"
+
+
+def pins_prefix(index_id: str, partition: int) -> str:
+    """Return the folder of the pins of a partition."""
+    return f"{partition_prefix(index_id, partition)}/pins"
+
+
+def pin_name(index_id: str, partition: int, backup_id: str, version: int) -> str:
+    """Return the name of the copy of a manifest that is held for a backup."""
+    return f"{pins_prefix(index_id, partition)}/{backup_id}.{version:020d}"
 
 
 def new_object_name(index_id: str, partition: int, kind: str) -> str:

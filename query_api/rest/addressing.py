@@ -14,7 +14,9 @@ __all__ = ["Address", "Addressing"]
 
 _PREFIX = "/i/"
 # First segments of the control plane's paths; no path of an index begins with one of them.
-_CONTROL = frozenset({"backups", "collections", "docs", "healthz", "indexes", "metrics", "openapi.json", "readyz"})
+_CONTROL = frozenset(
+    {"backups", "collections", "docs", "healthz", "indexes", "metrics", "openapi.json", "readyz", "restore-jobs"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,32 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
-from query_api.rest.models import ConfigureIndexBody, CreateIndexBody, DeploymentBody, parsed
-from schemas.catalog_events import ConfigureIndexEvent, check_spec
-from schemas.errors import InvalidRequest, UnprocessableBody
+from query_api.rest.models import (
+    ConfigureIndexBody,
+    CreateForModelBody,
+    CreateIndexBody,
+    DeploymentBody,
+    RestoreBackupBody,
+    parsed,
+)
+from schemas.catalog_events import ConfigureIndexEvent, check_index_name, check_spec
+from schemas.errors import InvalidRequest, NotFound, UnprocessableBody
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.limits import TAG_KEY_BYTES_MAX, TAG_VALUE_BYTES_MAX, TAGS_MAX
 
-__all__ = ["describe_index", "event_of_configure", "spec_of_create"]
+__all__ = [
+    "cloud_of",
+    "describe_index",
+    "event_of_configure",
+    "fields_of",
+    "refuse_model",
+    "spec_of_create",
+    "spec_of_restore",
+]
 
 # The field names that both newest clients use for "an index of vectors", as opposed to documents.
 DENSE_FIELD = "_values"
@@ -27,6 +42,7 @@ SPARSE_FIELD = "_sparse_values"
 _TAG_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{TAG_KEY_BYTES_MAX}}}")
 _TAG_VALUE = re.compile(rf"[ -~]{{0,{TAG_VALUE_BYTES_MAX}}}")
 _CLOUD, _REGION = "aws", "us-east-1"
+_DEFAULT_SPEC = {"serverless": {"cloud": _CLOUD, "region": _REGION}}
 _DEPLOYMENTS = ("managed", "pod", "byoc")
 _READ_CAPACITY = {"mode": "OnDemand", "status": {"state": "Ready"}}
 
@@ -64,24 +80,65 @@ def spec_of_create(document: dict[str, object], *, partitions: int) -> IndexSpec
     return spec
 
 
-def describe_index(spec: IndexSpec, *, host: str, is_ready: bool) -> dict[str, object]:
-    """Return the index in the words of every API version at once."""
+def spec_of_restore(source: IndexSpec, backup_id: str, document: dict[str, object]) -> IndexSpec:
+    """Return the index that is to be made from a backup of `source`, with a new log.
+
+    Raises `UnprocessableBody` for a body of the wrong shape, `InvalidRequest` for an index that can't be.
+    """
+    body = parsed(RestoreBackupBody, document, is_control=True)
+    settings = orjson.loads(source.settings)
+    if body.tags is not None:
+        settings["tags"] = _tags(body.tags)
+    settings |= {"deletion_protection": body.deletion_protection or "disabled", "source_backup_id": backup_id}
+    spec = replace(source, name=body.name, log_id=secrets.token_urlsafe(16), settings=orjson.dumps(settings), port=0)
+    check_spec(spec)
+    return spec
+
+
+def refuse_model(document: dict[str, object]) -> NoReturn:
+    """Say what is wrong with an index that embeds texts by itself: at least that there is no model for it.
+
+    Raises `UnprocessableBody`, `InvalidRequest`, else `NotFound`.
+    """
+    body = parsed(CreateForModelBody, document, is_control=True)
+    check_index_name(body.name)
+    if "text" not in body.embed.field_map:
+        raise InvalidRequest("Missing required key 'text' in field 'embed.field_map'")
+    raise NotFound(
+        f"Model {body.embed.model[:80]} not found. No embedding model is configured here: create an index with a "
+        "dimension, and send vectors that your own model has made.",
+        model=body.embed.model[:80],
+    )
+
+
+def fields_of(spec: IndexSpec) -> dict[str, object]:
+    """Return the fields of the index's schema as API 2026-07 describes them."""
+    if spec.vector_type is VectorType.SPARSE:
+        return {SPARSE_FIELD: {"type": "sparse_vector", "metric": spec.metric.value}}
+    return {DENSE_FIELD: {"type": "dense_vector", "dimension": spec.dimension, "metric": spec.metric.value}}
+
+
+def cloud_of(spec: IndexSpec) -> tuple[str, str]:
+    """Return cloud and region as the client named them; of pods and others the environment is the region."""
+    deployment = _deployment(orjson.loads(spec.settings).get("spec") or _DEFAULT_SPEC)
+    region = deployment.get("region") or deployment.get("environment") or _REGION
+    return str(deployment.get("cloud") or _CLOUD), str(region)
+
+
+def describe_index(spec: IndexSpec, *, host: str, is_ready: bool, has_failed: bool = False) -> dict[str, object]:
+    """Return the index in the words of every API version at once; `has_failed` says that it never will be ready."""
     settings = orjson.loads(spec.settings)
     is_sparse = spec.vector_type is VectorType.SPARSE
-    fields: dict[str, object]
-    if is_sparse:
-        fields = {SPARSE_FIELD: {"type": "sparse_vector", "metric": spec.metric.value}}
-    else:
-        fields = {DENSE_FIELD: {"type": "dense_vector", "dimension": spec.dimension, "metric": spec.metric.value}}
-    kept = settings.get("spec") or {"serverless": {"cloud": _CLOUD, "region": _REGION}}
+    waits = "InitializationFailed" if has_failed else "Initializing"
+    kept = settings.get("spec") or _DEFAULT_SPEC
     described: dict[str, object] = {
         "name": spec.name,
         "host": host,
-        "status": {"ready": is_ready, "state": "Ready" if is_ready else "Initializing"},
+        "status": {"ready": is_ready, "state": "Ready" if is_ready else waits},
         "metric": spec.metric.value,
         "vector_type": spec.vector_type.value,
         "spec": _shown_spec(kept),
-        "schema": {"fields": fields},
+        "schema": {"fields": fields_of(spec)},
         "deployment": _deployment(kept),
         "deletion_protection": settings.get("deletion_protection", "disabled"),
         "tags": settings.get("tags") or None,
@@ -91,6 +148,8 @@ def describe_index(spec: IndexSpec, *, host: str, is_ready: bool) -> dict[str, o
     }
     if not is_sparse:
         described["dimension"] = spec.dimension
+    if "source_backup_id" in settings:
+        described["source_backup_id"] = settings["source_backup_id"]
     return described
 
 
@@ -189,6 +248,9 @@ def _spec(body: CreateIndexBody, vector_type: VectorType) -> dict[str, Any]:
     for field in needed:
         if not isinstance(spec[kind].get(field), str):
             raise UnprocessableBody(f"Field 'spec.{kind}.{field}' must be a string", field=f"spec.{kind}.{field}")
+    collection = spec[kind].get("source_collection")
+    if collection is not None:
+        raise NotFound(f"Resource {str(collection)[:80]} not found: there are no collections here, but backups")
     return {kind: spec[kind]}
 
 

@@ -10,10 +10,13 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
 from producer.catalog import Catalog
-from query_api.rest.index_bodies import describe_index, event_of_configure, spec_of_create
+from query_api.rest.index_bodies import describe_index, event_of_configure, refuse_model, spec_of_create
+from query_api.rest.models import CreateCollectionBody, parsed
 from query_api.rest.routing import body_of, control_only, documented, json_answer
 from query_api.served import Served
-from schemas.errors import LogUnavailable, NotFound, OutcomeUnknown, Unavailable
+from schemas.backups import RestoreStatus
+from schemas.catalog_events import check_index_name
+from schemas.errors import InvalidRequest, LogUnavailable, NotFound, OutcomeUnknown, Unavailable
 from schemas.indexes import IndexSpec, VectorType
 
 __all__ = ["ControlPlane", "indexes_router"]
@@ -37,7 +40,13 @@ class ControlPlane:
 
     def described(self, spec: IndexSpec) -> dict[str, object]:
         """Return the index as clients see it."""
-        return describe_index(spec, host=self.host_of(spec), is_ready=self.served.is_open(spec))
+        job = self.catalog.backups.partial(spec.index_id)
+        return describe_index(
+            spec,
+            host=self.host_of(spec),
+            is_ready=self.served.is_open(spec),
+            has_failed=job is not None and job.status is RestoreStatus.FAILED,
+        )
 
     async def catch_up(self) -> None:
         """Read the catalog to its end, where another process may have changed it; else what is known is shown."""
@@ -55,7 +64,12 @@ class ControlPlane:
             return self.catalog.get(name)
 
     async def open(self, spec: IndexSpec) -> None:
-        """Open the index here; where the log does not answer, `status.ready` says so, and the follower tries again."""
+        """Open the index here; where the log does not answer, `status.ready` says so, and the follower tries again.
+
+        One that is being restored stays closed until it is whole.
+        """
+        if self.served.is_partial(spec):
+            return
         try:
             await self.served.get(spec)
         except Unavailable as error:
@@ -107,20 +121,36 @@ def indexes_router(control: ControlPlane) -> APIRouter:
         event = event_of_configure(spec, await body_of(request), is_strict=is_strict)
         return json_answer(control.described(await control.catalog.configure(event)))
 
-    _add_empty(router, control)
+    @router.post(
+        "/indexes/create-for-model",
+        summary="Refused: no embedding model is configured",
+        **documented(body="CreateForModelBody"),
+    )
+    async def create_for_model(request: Request) -> Response:
+        refuse_model(await body_of(request))
+
+    _add_collections(router, control)
     return router
 
 
-def _add_empty(router: APIRouter, control: ControlPlane) -> None:
+def _add_collections(router: APIRouter, control: ControlPlane) -> None:
     @router.get("/collections", summary="Collections: always none")
     async def list_collections() -> Response:
         return json_answer({"collections": []})
 
-    @router.get("/backups", summary="Backups: always none")
-    async def list_backups() -> Response:
-        return json_answer({"data": []})
+    @router.post(
+        "/collections", summary="Refused: there are no pods to collect", **documented(body="CreateCollectionBody")
+    )
+    async def create_collection(request: Request) -> Response:
+        body = parsed(CreateCollectionBody, await body_of(request), is_control=True)
+        check_index_name(body.name)
+        spec = await control.living(body.source)
+        raise InvalidRequest(f"Index {spec.name} is not made of pods, which collections are for: make a backup of it")
 
-    @router.get("/indexes/{name}/backups", summary="Backups of an index: always none")
-    async def list_backups_of(name: str) -> Response:
-        await control.living(name)
-        return json_answer({"data": []})
+    @router.get("/collections/{name}", summary="Describe a collection: there is none")
+    async def describe_collection(name: str) -> Response:
+        raise NotFound(f"Resource {name} not found", name=name)
+
+    @router.delete("/collections/{name}", summary="Delete a collection: there is none")
+    async def delete_collection(name: str) -> Response:
+        raise NotFound(f"Resource {name} not found", name=name)

@@ -16,10 +16,14 @@ __all__ = [
     "DOCUMENTED",
     "ConfigureIndexBody",
     "ConsistencyBody",
+    "CreateBackupBody",
+    "CreateCollectionBody",
+    "CreateForModelBody",
     "CreateIndexBody",
     "CreateNamespaceBody",
     "DeleteBody",
     "DeploymentBody",
+    "RestoreBackupBody",
     "SchemaBody",
     "StatsBody",
     "UpdateBody",
@@ -240,6 +244,45 @@ class ConfigureIndexBody(_Body):
     embed: Any = None
 
 
+class EmbedBody(_Body):
+    """The embedding model of an index with integrated embedding."""
+
+    model: str
+    field_map: dict[str, Any]
+
+
+class CreateForModelBody(_Body):
+    """`POST /indexes/create-for-model`: refused, since no embedding model is configured."""
+
+    name: str
+    cloud: str
+    region: str
+    embed: EmbedBody
+
+
+class CreateCollectionBody(_Body):
+    """`POST /collections`: refused, since there are no pods."""
+
+    name: str
+    source: str
+
+
+class CreateBackupBody(_Body):
+    """`POST /indexes/{name}/backups`."""
+
+    name: str | None = None
+    description: str | None = None
+
+
+class RestoreBackupBody(_Body):
+    """`POST /backups/{backup_id}/create-index`; the new index has the tags of the backup where none are given."""
+
+    name: str
+    tags: dict[str, str] | None = None
+    deletion_protection: Literal["enabled", "disabled"] | None = None
+    read_capacity: dict[str, Any] | None = None
+
+
 DOCUMENTED: tuple[type[BaseModel], ...] = (
     UpsertBody,
     UpsertAnswer,
@@ -252,6 +295,10 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     CreateNamespaceBody,
     CreateIndexBody,
     ConfigureIndexBody,
+    CreateForModelBody,
+    CreateCollectionBody,
+    CreateBackupBody,
+    RestoreBackupBody,
 )
 
 

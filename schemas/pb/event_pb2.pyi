@@ -145,12 +145,98 @@ class ConfigureIndex(_message.Message):
     write_wait_ms: int
     def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., write_wait_ms: _Optional[int] = ...) -> None: ...
 
+class CreateBackup(_message.Message):
+    __slots__ = ("backup_id", "index", "log_id", "name", "description", "next_offsets")
+    BACKUP_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    backup_id: str
+    index: str
+    log_id: str
+    name: str
+    description: str
+    next_offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, backup_id: _Optional[str] = ..., index: _Optional[str] = ..., log_id: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., next_offsets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PinBackup(_message.Message):
+    __slots__ = ("backup_id", "partition", "version", "manifest_digest", "next_offset", "records", "namespaces", "size_bytes")
+    BACKUP_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    backup_id: str
+    partition: int
+    version: int
+    manifest_digest: bytes
+    next_offset: int
+    records: int
+    namespaces: int
+    size_bytes: int
+    def __init__(self, backup_id: _Optional[str] = ..., partition: _Optional[int] = ..., version: _Optional[int] = ..., manifest_digest: _Optional[bytes] = ..., next_offset: _Optional[int] = ..., records: _Optional[int] = ..., namespaces: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class DeleteBackup(_message.Message):
+    __slots__ = ("backup_id",)
+    BACKUP_ID_FIELD_NUMBER: _ClassVar[int]
+    backup_id: str
+    def __init__(self, backup_id: _Optional[str] = ...) -> None: ...
+
+class RestoreBackup(_message.Message):
+    __slots__ = ("job_id", "backup_id", "create")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    BACKUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    backup_id: str
+    create: CreateIndex
+    def __init__(self, job_id: _Optional[str] = ..., backup_id: _Optional[str] = ..., create: _Optional[_Union[CreateIndex, _Mapping]] = ...) -> None: ...
+
+class AdvanceRestore(_message.Message):
+    __slots__ = ("job_id", "partition", "namespace", "after", "records")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    partition: int
+    namespace: str
+    after: str
+    records: int
+    def __init__(self, job_id: _Optional[str] = ..., partition: _Optional[int] = ..., namespace: _Optional[str] = ..., after: _Optional[str] = ..., records: _Optional[int] = ...) -> None: ...
+
+class FinishRestore(_message.Message):
+    __slots__ = ("job_id", "reason")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    reason: str
+    def __init__(self, job_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class CatalogEvent(_message.Message):
-    __slots__ = ("create_index", "delete_index", "configure_index")
+    __slots__ = ("create_index", "delete_index", "configure_index", "create_backup", "pin_backup", "delete_backup", "restore_backup", "advance_restore", "finish_restore")
     CREATE_INDEX_FIELD_NUMBER: _ClassVar[int]
     DELETE_INDEX_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CREATE_BACKUP_FIELD_NUMBER: _ClassVar[int]
+    PIN_BACKUP_FIELD_NUMBER: _ClassVar[int]
+    DELETE_BACKUP_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_BACKUP_FIELD_NUMBER: _ClassVar[int]
+    ADVANCE_RESTORE_FIELD_NUMBER: _ClassVar[int]
+    FINISH_RESTORE_FIELD_NUMBER: _ClassVar[int]
     create_index: CreateIndex
     delete_index: DeleteIndex
     configure_index: ConfigureIndex
-    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ...) -> None: ...
+    create_backup: CreateBackup
+    pin_backup: PinBackup
+    delete_backup: DeleteBackup
+    restore_backup: RestoreBackup
+    advance_restore: AdvanceRestore
+    finish_restore: FinishRestore
+    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ..., create_backup: _Optional[_Union[CreateBackup, _Mapping]] = ..., pin_backup: _Optional[_Union[PinBackup, _Mapping]] = ..., delete_backup: _Optional[_Union[DeleteBackup, _Mapping]] = ..., restore_backup: _Optional[_Union[RestoreBackup, _Mapping]] = ..., advance_restore: _Optional[_Union[AdvanceRestore, _Mapping]] = ..., finish_restore: _Optional[_Union[FinishRestore, _Mapping]] = ...) -> None: ...

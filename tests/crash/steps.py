@@ -40,10 +40,13 @@ class Scenario:
     workload: WorkloadOptions = field(default_factory=WorkloadOptions)
     # Whether indexes are created beside the load.
     creates: bool = False
+    # Whether an index is backed up and restored beside the load.
+    backs_up: bool = False
 
 
 _OFTEN = Scenario(passings_max=100)
 _FORWARDED = Scenario(passings_max=100, workload=WorkloadOptions(workers=2))
+_BACKED_UP = Scenario(passings_max=8, backs_up=True)
 _SCENARIOS = {
     "api.before_answer": Scenario(passings_max=100),
     "append.before_answer": _OFTEN,
@@ -61,6 +64,16 @@ _SCENARIOS = {
     "publish.before_manifest": _OFTEN,
     "publish.before_object": _OFTEN,
     "store.written": _OFTEN,
+    "backup.after_event": _BACKED_UP,
+    "backup.after_pin": _BACKED_UP,
+    "backup.before_letting_go": Scenario(passings_max=2, backs_up=True),
+    "backup.before_pin": _BACKED_UP,
+    "restore.after_append": Scenario(passings_max=12, backs_up=True),
+    "restore.after_finish": Scenario(passings_max=2, backs_up=True),
+    "restore.after_note": Scenario(passings_max=2, backs_up=True),
+    "restore.before_append": Scenario(passings_max=12, backs_up=True),
+    "restore.before_finish": Scenario(passings_max=2, backs_up=True),
+    "restore.before_note": Scenario(passings_max=2, backs_up=True),
     "catalog.after_append": Scenario(passings_max=2, creates=True),
     "catalog.before_append": Scenario(passings_max=2, creates=True),
     "log.checkpoint": Scenario(passings_max=1, workload=WorkloadOptions(filling_bytes=20_000)),

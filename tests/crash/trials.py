@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tests.crash.archive import Archive
 from tests.crash.client import Client, Unreachable
 from tests.crash.history import Violation
 from tests.crash.server import INDEX, Server, kill
@@ -63,15 +64,15 @@ class Extra:
             self._known[name] = exists
 
 
-def load_until_crash(server: Server, workload: Workload, extra: Extra | None) -> None:
-    """Write and read until a process has killed itself at its step."""
+def load_until_crash(server: Server, workload: Workload, beside: Sequence[Extra | Archive]) -> None:
+    """Write and read, and do what is to be done beside it, until a process has killed itself at its step."""
     workload.start()
     deadline = time.monotonic() + _CRASH_SECONDS
     while not crashed(server):
         workload.raise_failure()
         assert time.monotonic() < deadline, f"the step was not reached under {workload.counts}; {server.said()[-3000:]}"
-        if extra is not None:
-            extra.step()
+        for each in beside:
+            each.step()
         time.sleep(0.01)
 
 
@@ -99,7 +100,7 @@ def crash_at(steps: Sequence[str], folder: Path, *, seed: int, broker: Broker | 
     scenarios = [_shared(scenario_of(step), workers) for step in steps]
     with _server(folder, broker) as server:
         workload = Workload(server.port, INDEX, seed=rng.randrange(1 << 30), options=scenarios[0].workload)
-        extra = Extra(server)
+        extra, archive = Extra(server), Archive(server)
         for step, scenario in zip(steps, scenarios, strict=True):
             passings = rng.randint(1, scenario.passings_max)
             processes = {"FRESHET_API_WORKERS": str(scenario.workload.workers)}
@@ -109,12 +110,15 @@ def crash_at(steps: Sequence[str], folder: Path, *, seed: int, broker: Broker | 
             elif passings >= _PASSINGS_TO_VERIFY:
                 workload.verify()
             # Else it would die before it has answered; the readers remember what they have seen, and look at once too.
-            load_until_crash(server, workload, extra if scenario.creates else None)
+            beside = [*([extra] if scenario.creates else []), *([archive] if scenario.backs_up else [])]
+            load_until_crash(server, workload, beside)
             time.sleep(rng.choice((0.0, 0.2, 0.5)))
             server.kill()
             workload.stop()
         recover(server, workload)
         extra.verify()
+        if any(scenario.backs_up for scenario in scenarios):
+            archive.verify()
 
 
 def _shared(scenario: Scenario, workers: int) -> Scenario:

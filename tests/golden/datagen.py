@@ -8,6 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from schemas.backup_events import (
+    AdvanceRestoreEvent,
+    CreateBackupEvent,
+    DeleteBackupEvent,
+    FinishRestoreEvent,
+    PinBackupEvent,
+    RestoreBackupEvent,
+)
+from schemas.backups import Cursor, Pin
 from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog
 from schemas.events import encode
 from schemas.indexes import IndexSpec, Metric, VectorType
@@ -76,6 +85,7 @@ JSON_EVENTS = {
     "create_namespace_schema": {"createNamespace": {"schema": {"fields": {"genre": {"filterable": True}}}}},
 }
 
+BACKUP, JOB = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 CATALOG_EVENTS = {
     "create_index": CreateIndexEvent(
         IndexSpec(
@@ -97,6 +107,19 @@ CATALOG_EVENTS = {
     "delete_index": DeleteIndexEvent("movies"),
     "configure_index": ConfigureIndexEvent("movies", 0.9, "disabled", {"team": "", "stage": "live"}),
     "configure_index_tags": ConfigureIndexEvent("movies", tags={"team": "ads"}),
+    "create_backup": CreateBackupEvent(BACKUP, "movies", "Abcdefghij_0123456789-", "nightly", "été\n2", (7, 0)),
+    "create_backup_unnamed": CreateBackupEvent(BACKUP, "movies", "Abcdefghij_0123456789-", "", "", (1,)),
+    "pin_backup": PinBackupEvent(BACKUP, Pin(1, 2**40, bytes(range(32)), 2**50, 12, 3, 4_096)),
+    "delete_backup": DeleteBackupEvent(BACKUP),
+    "restore_backup": RestoreBackupEvent(
+        JOB,
+        BACKUP,
+        CreateIndexEvent(IndexSpec("again", "-" * 22, 2, 384, Metric.COSINE, recall_target=0.9), (5083,)),
+    ),
+    "advance_restore": AdvanceRestoreEvent(JOB, Cursor(1, "tenant", "movie-1", 9)),
+    "advance_restore_begun": AdvanceRestoreEvent(JOB, Cursor(0, "__default__", "", 0)),
+    "finish_restore": FinishRestoreEvent(JOB),
+    "finish_restore_failed": FinishRestoreEvent(JOB, "An object is gone."),
 }
 
 NAMESPACES = ["", "__default__", "a", "ab", "abc", "abcd", "tenant-42", "x" * 511, "x" * 512, "\x01", "\x7f", "a b"]

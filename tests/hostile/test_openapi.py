@@ -48,7 +48,7 @@ def send_to(server: Freshet, operation: schemathesis.APIOperation, count: int, t
         answer = case.call(base_url=base, session=session, timeout=30)
         tally.statuses[answer.status_code] += 1
         assert answer.status_code < 500, f"{case.method} {case.path}: {answer.status_code} {answer.text[:300]}"
-        if first == "indexes" and case.method == "POST" and answer.status_code == 201:
+        if case.path == "/indexes" and case.method == "POST" and answer.status_code == 201:
             # Else thousands of them would live at once.
             session.delete(f"{server.url}/indexes/{answer.json()['name']}")
 

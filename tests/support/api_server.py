@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from indexer.indexer import Indexer, IndexerOptions
 from indexer.metrics import IndexerMetrics
+from indexer.snapshots.pinned import open_pinned
 from indexer.snapshots.reader import SnapshotReader
 from indexer.snapshots.store import LocalStore
 from producer.catalog import Catalog
@@ -23,8 +26,11 @@ from producer.log.protocol import Log
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.pokes import PokeReceiver, PokeSender, manifest_topic
 from producer.publisher import Publisher
+from producer.steps import Step, no_step
 from query_api.app import ApiDeps, ApiOptions, create_app
 from query_api.ends import EndsOptions
+from query_api.restores import RestoreParts
+from schemas.errors import ConfigError
 from schemas.indexes import IndexSpec
 
 
@@ -55,9 +61,11 @@ class ApiServer:
     index_ports: int = 8
     ports: tuple[int, ...] = ()
     indexing: bool = True
+    step: Step = no_step
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
+        self._restores_held = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="api-server")
         self._thread.start()
@@ -97,6 +105,18 @@ class ApiServer:
             self._failure = error
         finally:
             self._ready.set()
+
+    def hold_restores(self) -> None:
+        """Let restore jobs wait, as where another process that runs them hangs."""
+        self._restores_held = True
+
+    def release_restores(self) -> None:
+        self._restores_held = False
+
+    def _exclusive(self) -> contextlib.AbstractContextManager[None]:
+        if self._restores_held:
+            raise ConfigError("Another process runs the restore jobs.")
+        return contextlib.nullcontext()
 
     async def _start_indexer(self) -> None:
         self._indexer = Indexer(
@@ -147,6 +167,8 @@ class ApiServer:
             pokes=pokes,
             clock_ms=clock_ms,
             registry=CollectorRegistry(),
+            restores=RestoreParts(functools.partial(open_pinned, self.store), self._exclusive),
+            step=self.step,
             options=replace(self.options, control_port=self.ports[0], index_ports=self.ports[1:]),
         )
         self._indexer: Indexer | None = None

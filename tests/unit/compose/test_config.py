@@ -145,3 +145,21 @@ def test_effective_values_hold_the_defaults_of_the_options():
 def test_every_setting_is_described():
     """The table in the README is made of these."""
     assert all(info.description for info in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("setting", "template"),
+    [
+        ("host_template", "http://{nmae}.example.com"),
+        ("host_template", "http://{}"),
+        ("host_template", "http://{port"),
+        ("host_template", "{name.__class__.x}"),
+        ("host_template", ""),
+        ("portless_host_template", "http://a b/{name}"),
+        ("portless_host_template", "http://{host}/i/{name}"),
+    ],
+)
+def test_host_template_of_which_no_host_can_be_made_is_refused(setting, template):
+    """At start, since every description of an index would fail."""
+    with pytest.raises(ConfigError, match=setting):
+        load_settings(overrides={setting: template})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from producer.catalog import CatalogFold
+from producer.catalog_fold import CatalogFold
 from producer.log.protocol import LogRecord
 from producer.metrics import ProducerMetrics
 from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog

@@ -6,6 +6,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from query_api.app import ApiOptions, host_of
+from schemas.indexes import IndexSpec, Metric
+from tests.support.api_server import ApiServer
+
 
 @pytest.fixture
 def name(server, http, host):
@@ -72,3 +76,44 @@ def test_an_index_has_a_port_of_its_own(server, http, host):
     assert len(set(hosts)) == len(hosts)
     assert host in hosts
     assert set(ports) <= {*server.ports}
+
+
+@pytest.mark.parametrize(
+    ("template", "port", "expected"),
+    [
+        ("http://localhost:{port}", 5081, "http://localhost:5081"),
+        ("http://localhost:{control_port}/i/{name}", 5081, "http://localhost:5080/i/movies"),
+        ("https://{name}.example.com", 5081, "https://movies.example.com"),
+        ("vectors.internal:{port}", 5081, "vectors.internal:5081"),
+        ("http://localhost:{port}", 0, "http://proxy/i/movies"),
+        ("http://localhost:{port}", 6000, "http://proxy/i/movies"),
+    ],
+)
+def test_an_index_is_described_with_the_host_of_the_template(template, port, expected):
+    """By port, by path or by label; by the other template where the index has no port of this server."""
+    options = ApiOptions(
+        5080, index_ports=(5081,), host_template=template, portless_host_template="http://proxy/i/{name}"
+    )
+    spec = IndexSpec("movies", "L" * 22, 1, 4, Metric.COSINE, port=port)
+    assert host_of(spec, options) == expected
+
+
+def test_each_form_of_a_described_host_leads_to_the_index(tmp_path, http):
+    """What `describe_index` returns can be used as it is, path included; a label by whoever resolves it."""
+    for template in (
+        "http://localhost:{port}",
+        "http://localhost:{control_port}/i/{name}",
+        "http://{name}.example.com",
+    ):
+        folder = tmp_path / str(len(template))
+        folder.mkdir()
+        with ApiServer(folder, ApiOptions(host_template=template), index_ports=2) as server:
+            made = http.post(f"{server.url}/indexes", json={"name": "movies", "dimension": 4}).json()
+            host, headers = made["host"], {}
+            if host == "http://movies.example.com":
+                # As a proxy sends it on.
+                host, headers = server.url, {"host": "movies.example.com"}
+            stats = http.post(f"{host}/describe_index_stats", json={}, headers=headers)
+            assert stats.json()["dimension"] == 4, (made["host"], stats.text)
+            body = {"vectors": [{"id": "a", "values": [1, 2, 3, 4]}]}
+            assert http.post(f"{host}/vectors/upsert", json=body, headers=headers).json() == {"upsertedCount": 1}
