@@ -19,6 +19,7 @@ from query_api.freshness import (
     snapshot_of,
     snapshots_of_all,
 )
+from query_api.matching import RecordPage, check_matching, record_page
 from query_api.questions import QueryResult, Question, check_question, matches_of, search, search_ns
 from query_api.searches import Searches, SearchOptions
 from query_api.served import ServedIndex
@@ -49,13 +50,15 @@ _T = TypeVar("_T")
 class ReadOptions:
     """What runs on the event loop itself: quick searches, and fetches of fewer ids than `inline_fetch_max`.
 
-    Answers of up to `inline_matches_max` bare matches are put together there too.
+    Answers of up to `inline_matches_max` bare matches are put together there too. A page of a fetch by metadata ends
+    early once its records have about `page_bytes_max` bytes.
     """
 
     searches: SearchOptions = field(default_factory=SearchOptions)
     inline_fetch_max: int = 100
     inline_matches_max: int = 400
     inline_namespaces_max: int = 1_000
+    page_bytes_max: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,35 @@ class Reads:
         if len(ids) <= self._options.inline_fetch_max:
             return snapshot.fetch(space, ids), shown
         return await self._in_thread(snapshot.fetch, space, ids), shown
+
+    async def fetch_by_metadata(
+        self,
+        index: ServedIndex,
+        namespace: str,
+        where: Filter | None,
+        wanted: Wanted,
+        *,
+        after: str | None,
+        limit: int,
+    ) -> tuple[RecordPage, Shown]:
+        """Return a page of the records that match, by id after `after`.
+
+        Raises `InvalidRequest`, also for an empty filter (None), and what `snapshot_of` raises.
+        """
+        check_namespace(namespace)
+        where = check_matching(where, limit)
+        snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
+        shown = await show(index, [snapshot], is_one_namespace=True)
+        page = await self._in_thread(
+            record_page,
+            snapshot,
+            canonical_namespace(namespace),
+            where,
+            after=after,
+            limit=limit,
+            bytes_max=self._options.page_bytes_max,
+        )
+        return page, shown
 
     async def list_ids(
         self, index: ServedIndex, namespace: str, wanted: Wanted, *, prefix: str, after: str | None, limit: int

@@ -8,6 +8,8 @@ __all__ = [
     "BODY_BYTES_MAX",
     "DIMENSION_MAX",
     "FETCH_IDS_MAX",
+    "FETCH_MATCHING_DEFAULT",
+    "FETCH_MATCHING_MAX",
     "FILTER_DEPTH_MAX",
     "FILTER_IN_MAX",
     "FILTER_NODES_MAX",
@@ -32,6 +34,9 @@ __all__ = [
 BATCH_RECORDS_MAX = 1_000
 # Ids in one fetch (Pinecone: 1,000).
 FETCH_IDS_MAX = 1_000
+# Records on one page of a fetch by metadata (Pinecone).
+FETCH_MATCHING_MAX = 10_000
+FETCH_MATCHING_DEFAULT = 100
 # Bytes of one REST body; Pinecone takes 2 MB, a larger door costs nothing on one machine.
 BODY_BYTES_MAX = 16 * 1024 * 1024
 # Encoded bytes of one append: above the largest admitted request, below a Kafka topic's message limit here.

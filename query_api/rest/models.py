@@ -20,6 +20,7 @@ __all__ = [
     "CreateNamespaceBody",
     "DeleteBody",
     "DeploymentBody",
+    "FetchByMetadataBody",
     "SchemaBody",
     "StatsBody",
     "UpdateBody",
@@ -151,6 +152,28 @@ class FetchAnswer(_Body):
     usage: UsageBody
 
 
+class FetchByMetadataBody(_Body):
+    """`POST /vectors/fetch_by_metadata`: pages by id; a page with large records may have fewer than `limit`."""
+
+    filter: Any = None
+    limit: int | None = Field(None, description="1 to 10,000; 100 where none is given.")
+    pagination_token: str | None = Field(None, alias="paginationToken")
+    namespace: str | None = None
+    consistency: Any = None
+
+
+class PaginationBody(_Body):
+    """Present where more is left."""
+
+    next: str
+
+
+class FetchByMetadataAnswer(FetchAnswer):
+    """Records by id, in byte order."""
+
+    pagination: PaginationBody | None = None
+
+
 class UpdateBody(_Body):
     """`POST /vectors/update`: by `id`, or by `filter` (metadata only)."""
 
@@ -246,6 +269,8 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     QueryBody,
     QueryAnswer,
     FetchAnswer,
+    FetchByMetadataBody,
+    FetchByMetadataAnswer,
     UpdateBody,
     DeleteBody,
     StatsBody,
