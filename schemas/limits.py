@@ -6,6 +6,7 @@ __all__ = [
     "APPEND_BYTES_MAX",
     "BATCH_RECORDS_MAX",
     "BODY_BYTES_MAX",
+    "CANDIDATES_MAX",
     "DIMENSION_MAX",
     "FETCH_IDS_MAX",
     "FETCH_MATCHING_DEFAULT",
@@ -21,6 +22,8 @@ __all__ = [
     "METADATA_BYTES_MAX",
     "NAMESPACE_BYTES_MAX",
     "RECENT_DELTAS_MAX",
+    "SCAN_FACTOR_MAX",
+    "SCAN_FACTOR_MIN",
     "SPARSE_NONZEROS_MAX",
     "STALENESS_MS_MAX",
     "TAGS_MAX",
@@ -55,6 +58,9 @@ SPARSE_NONZEROS_MAX = 2_048
 METADATA_BYTES_MAX = 40 * 1024
 # Matches of one query (Pinecone).
 TOP_K_MAX = 10_000
+# What a query may ask of dedicated read nodes (Pinecone); from top_k on for candidates.
+SCAN_FACTOR_MIN, SCAN_FACTOR_MAX = 0.5, 4.0
+CANDIDATES_MAX = 100_000
 # Ids or namespaces on one page of a listing (Pinecone).
 LIST_LIMIT_MAX = 100
 # Nested levels of a filter: enough for any program, small enough for the stack.

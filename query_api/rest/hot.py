@@ -50,7 +50,7 @@ class HotRoutes:
     async def query(self, call: Call) -> Answer:
         """Search one namespace."""
         namespace, question, consistency = decode_query(
-            call.body, dimension=call.index.spec.dimension, lifter=self._lifter
+            call.body, dimension=call.index.spec.dimension, lifter=self._lifter, api_version=call.api_version
         )
         wanted = wanted_of(call.headers, consistency)
         result, shown = await self._reads.query(call.index, namespace, question, wanted)

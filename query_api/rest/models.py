@@ -98,6 +98,12 @@ class QueryBody(_Body):
     filter: dict[str, Any] | None = None
     include_values: bool = Field(default=False, alias="includeValues")
     include_metadata: bool = Field(default=False, alias="includeMetadata")
+    scan_factor: float | None = Field(
+        None, alias="scanFactor", description="0.5 to 4; taken, and without effect: the index's recall target decides."
+    )
+    max_candidates: int | None = Field(
+        None, alias="maxCandidates", description="topK to 100,000; taken, and without effect."
+    )
     explain: bool = Field(default=False, description="Whether the answer says how each segment was searched.")
     namespace: str = ""
     consistency: ConsistencyBody | None = None

@@ -72,8 +72,7 @@ def namespaces_router(reads: Reads, writes: Writes) -> APIRouter:
 
 
 def _described(call: Call, info: NamespaceInfo) -> dict[str, object]:
-    version = call.headers.get(b"x-pinecone-api-version", b"").decode("latin-1")
-    count: int | str = str(info.records) if version >= _STRING_COUNTS_SINCE else info.records
+    count: int | str = str(info.records) if call.api_version >= _STRING_COUNTS_SINCE else info.records
     described: dict[str, object] = {"name": info.name, "record_count": count}
     if info.schema:
         described["schema"] = orjson.Fragment(info.schema)
