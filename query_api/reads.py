@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from indexer.snapshots.snapshot import SearchQuery, Snapshot
+from query_api.filterable import check_filterable
 from query_api.freshness import (
     Freshness,
     Shown,
@@ -131,6 +132,7 @@ class Reads:
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
+        check_filterable(index.spec, snapshot, name, question.where)
         if question.vector is not None and self._is_light(question):
             begun = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
             await self._searches.carry_out(begun.cost_ns, begun)
@@ -188,11 +190,13 @@ class Reads:
         check_namespace(namespace)
         where = check_matching(where, limit)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
+        name = canonical_namespace(namespace)
+        check_filterable(index.spec, snapshot, name, where)
         shown = await show(index, [snapshot], is_one_namespace=True)
         page = await self._in_thread(
             record_page,
             snapshot,
-            canonical_namespace(namespace),
+            name,
             where,
             after=after,
             limit=limit,
@@ -263,11 +267,13 @@ class Reads:
     async def count_matching(
         self, index: ServedIndex, namespace: str, where: Filter, wanted: Wanted
     ) -> tuple[int, Shown]:
-        """Return how many records of the newest snapshot match."""
+        """Return how many records of the newest snapshot match. Raises as `fetch_by_metadata`."""
         check_namespace(namespace)
+        name = canonical_namespace(namespace)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
+        check_filterable(index.spec, snapshot, name, where)
         shown = await show(index, [snapshot], is_one_namespace=True)
-        return await self._in_thread(snapshot.count_matching, canonical_namespace(namespace), where), shown
+        return await self._in_thread(snapshot.count_matching, name, where), shown
 
     async def _counts(self, snapshots: Sequence[Snapshot]) -> dict[str, int]:
         if self._has_few_namespaces(snapshots):

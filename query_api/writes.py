@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from producer.publisher import PublishedBatch, Publisher
 from producer.steps import Step, no_step
+from query_api.filterable import check_filterable
 from query_api.freshness import Freshness, decide_existence, reach
 from query_api.metrics import ApiMetrics
 from query_api.served import ServedIndex
@@ -25,9 +26,10 @@ from schemas.errors import (
     OutcomeUnknown,
     TailFull,
 )
+from schemas.filters import filter_from_json
 from schemas.idempotency import digest_of, within_window
 from schemas.limits import WAIT_MS_MAX
-from schemas.operations import CreateNamespace, DeleteNamespace, Event, UpdateWhere
+from schemas.operations import CreateNamespace, DeleteNamespace, DeleteWhere, Event, UpdateWhere
 from schemas.partitions import DEFAULT_NAMESPACE, canonical_namespace
 from schemas.positions import Position, PositionToken
 from schemas.records import check_namespace
@@ -106,7 +108,8 @@ class Writes:
     ) -> Written:
         """Append `events`, whole or not at all; return when durable, and visible where that is asked for.
 
-        Raises `TailFull` and what `Publisher.publish` raises.
+        Raises `TailFull`, `InvalidRequest` for a filter that names a field which is not filterable, and what
+        `Publisher.publish` raises.
         """
         check_namespace(namespace)
         batch, lineage = await self._publish(index, namespace, events, context)
@@ -172,6 +175,9 @@ class Writes:
         if follower.is_open or await follower.opened(until=until):
             snapshot = follower.snapshot
             applied, lineage = snapshot.next_offset, snapshot.lineage
+            for event in events:
+                if isinstance(event, UpdateWhere | DeleteWhere):
+                    check_filterable(index.spec, snapshot, name, filter_from_json(event.filter))
             if index.ends.known[follower.partition] < applied:
                 # Others have written, or the log has lost events: then the look-up refuses writes from now on.
                 await index.ends.read()

@@ -21,6 +21,7 @@ __all__ = [
     "DeleteBody",
     "DeploymentBody",
     "FetchByMetadataBody",
+    "FieldBody",
     "SchemaBody",
     "StatsBody",
     "UpdateBody",
@@ -216,11 +217,18 @@ class CreateNamespaceBody(_Body):
 
 
 class FieldBody(_Body):
-    """One field of an index schema (API 2026-07)."""
+    """One field of an index schema (API 2026-07): a vector, or metadata that is `filterable`."""
 
-    type: str | None = None
+    type: str | None = Field(
+        None, description="dense_vector, sparse_vector, string, string_list, boolean, integer or float."
+    )
     dimension: int | None = None
     metric: str | None = None
+    description: str | None = None
+    filterable: bool | None = None
+    full_text_search: Any = Field(None, description="Refused.")
+    embed: Any = Field(None, description="Refused.")
+    sparse_embed: Any = Field(None, description="Refused.")
 
 
 class SchemaBody(_Body):
