@@ -123,12 +123,19 @@ class Writes:
         Raises `NotFound` only where a snapshot that reached the log's end says so; where none came in time, the events
         are appended: a delete is never lost because the snapshot lagged.
         """
-        check_namespace(namespace)
-        name = canonical_namespace(namespace)
-        exists = await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms)
-        if exists is False and not _is_repeated(index, name, context.idempotency_key):
-            raise NotFound(f"Namespace {name} not found", namespace=name)
-        return await self.append(index, name, events, context)
+        return await self.append(index, await self._existing(index, namespace, context), events, context)
+
+    async def delete_where(
+        self, index: ServedIndex, namespace: str, event: DeleteWhere, context: WriteContext
+    ) -> tuple[int, Written]:
+        """Append the delete; return how many records it deleted, as of its offset.
+
+        Raises `NotFound` as `delete`, `OutcomeUnknown` as `update_where`.
+        """
+        name = await self._existing(index, namespace, context)
+        batch, lineage = await self._publish(index, name, [event], context)
+        outcome = await self._outcome(index, batch, lineage)
+        return outcome.matched_records, await self._written(index, batch, lineage, context)
 
     async def delete_namespace(self, index: ServedIndex, namespace: str, context: WriteContext) -> Written:
         """Remove a namespace with all its records. Raises as `delete`."""
@@ -163,6 +170,15 @@ class Writes:
         """Wait for the appends that were accepted and whose callers have gone."""
         if self._under_way:
             await asyncio.wait(set(self._under_way))
+
+    async def _existing(self, index: ServedIndex, namespace: str, context: WriteContext) -> str:
+        """Return the canonical name of a namespace. Raises `NotFound` as `delete` does."""
+        check_namespace(namespace)
+        name = canonical_namespace(namespace)
+        exists = await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms)
+        if exists is False and not _is_repeated(index, name, context.idempotency_key):
+            raise NotFound(f"Namespace {name} not found", namespace=name)
+        return name
 
     async def _publish(
         self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext

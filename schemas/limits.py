@@ -22,6 +22,7 @@ __all__ = [
     "METADATA_BYTES_MAX",
     "NAMESPACE_BYTES_MAX",
     "RECENT_DELTAS_MAX",
+    "RECORD_FIELDS_MAX",
     "SCAN_FACTOR_MAX",
     "SCAN_FACTOR_MIN",
     "SPARSE_NONZEROS_MAX",
@@ -69,6 +70,8 @@ FILTER_DEPTH_MAX = 32
 FILTER_IN_MAX = 10_000
 # Conditions of one filter.
 FILTER_NODES_MAX = 10_000
+# Fields that one search of records can name (Pinecone).
+RECORD_FIELDS_MAX = 100
 # Tags of an index (Pinecone).
 TAGS_MAX = 20
 TAG_KEY_BYTES_MAX = 80

@@ -5,6 +5,7 @@ The hot routes decode by hand: their models only document them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -294,9 +295,9 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
 )
 
 
-def component_schemas() -> dict[str, Any]:
-    """Return the JSON schemas of all documented bodies, by name, as components of an OpenAPI document."""
-    pairs: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in DOCUMENTED]
+def component_schemas(models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """Return the JSON schemas of bodies, by name, as components of an OpenAPI document."""
+    pairs: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in models]
     _, document = models_json_schema(pairs, ref_template="#/components/schemas/{model}", by_alias=True)
     definitions: dict[str, Any] = document["$defs"]
     return definitions

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from query_api.documents import check_vectors_index, holds_documents
 from query_api.engine_stats import engine_stats
-from query_api.reads import Reads
+from query_api.matching import RecordPage
+from query_api.reads import IdPage, Reads
 from query_api.rest.decode import sparse_of
 from query_api.rest.encode import encode_fetch
 from query_api.rest.exchange import Call, read_headers, visible_fields, wanted_of, write_context, write_headers
@@ -41,6 +43,7 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
     async def update(request: Request) -> Response:
         body = parsed(UpdateBody, await body_of(request))
         call = call_of(request)
+        check_vectors_index(call.index.spec)
         if body.filter is not None:
             return await _update_where(reads, writes, call, body)
         written = await writes.append(call.index, body.namespace or "", [_update(body)], write_context(call.headers))
@@ -85,6 +88,8 @@ def _add_questions(router: APIRouter, reads: Reads) -> None:
         page, shown = await reads.list_ids(
             call.index, namespace, wanted_of(call.headers), prefix=prefix or "", after=after, limit=limit
         )
+        if holds_documents(call.index.spec):
+            page = IdPage([], None)
         answer: dict[str, object] = {"vectors": [{"id": name} for name in page.ids]}
         if page.after is not None:
             answer["pagination"] = {"next": page_token(prefix or "", page.after)}
@@ -150,6 +155,8 @@ async def _fetch_by_metadata(reads: Reads, call: Call, body: FetchByMetadataBody
     namespace = body.namespace or ""
     wanted = wanted_of(call.headers, body.consistency)
     page, shown = await reads.fetch_by_metadata(call.index, namespace, where, wanted, after=after, limit=limit)
+    if holds_documents(call.index.spec):
+        page = RecordPage({}, None)
     next_page = None if where is None or page.after is None else filter_page_token(where, page.after)
     encoded = await asyncio.to_thread(
         encode_fetch, page.records, namespace, asked=len(page.records), next_page=next_page
@@ -190,6 +197,7 @@ async def _update_where(reads: Reads, writes: Writes, call: Call, body: UpdateBo
 
 
 async def _delete(writes: Writes, call: Call, body: DeleteBody) -> Response:
+    check_vectors_index(call.index.spec)
     events: list[Event]
     if body.delete_all:
         if body.ids is not None or body.filter is not None:
