@@ -58,9 +58,9 @@ def documents_router(reads: Reads, writes: Writes) -> APIRouter:
     )
     async def upsert_documents(request: Request, namespace: str) -> Response:
         body = parsed(UpsertDocumentsBody, await body_of(request))
-        call = call_of(request)
+        call = call_of(request, await request.body())
         fields = fields_of_documents(call.index.spec)
-        events = await _built(request, lambda: document_upserts(fields, body.documents))
+        events = await _built(call, lambda: document_upserts(fields, body.documents))
         written = await writes.append(call.index, namespace, events, write_context(call.headers))
         return json_answer({"upserted_count": len(events), **visible_fields(written)}, write_headers(written))
 
@@ -71,7 +71,8 @@ def documents_router(reads: Reads, writes: Writes) -> APIRouter:
     )
     async def update_documents(request: Request, namespace: str) -> Response:
         body = parsed(UpdateDocumentsBody, await body_of(request))
-        return await _update(writes, call_of(request), namespace, body)
+        call = call_of(request, await request.body())
+        return await _update(writes, call, namespace, body)
 
     @router.post(
         _PATH + "delete",
@@ -175,7 +176,7 @@ async def _update(writes: Writes, call: Call, namespace: str, body: UpdateDocume
     if patched is not None:
         if body.filter is not None or body.set_fields or body.remove_fields:
             raise InvalidRequest("'documents' cannot be combined with 'filter', 'set_fields' or 'remove_fields'")
-        events = document_updates(fields, patched)
+        events = await _built(call, lambda: document_updates(fields, patched))
         written = await writes.append(call.index, namespace, events, context)
         return json_answer(visible_fields(written), write_headers(written))
     where = _filter(body.filter, "Update of documents needs 'documents', or a 'filter' that is not empty")
@@ -215,8 +216,8 @@ def _filter(value: object, empty: str) -> Filter:
     return where
 
 
-async def _built(request: Request, build: Callable[[], _T]) -> _T:
+async def _built(call: Call, build: Callable[[], _T]) -> _T:
     """Build the events of a request; of a large one on a thread, so that others are served meanwhile."""
-    if len(await request.body()) <= _INLINE_BYTES_MAX:
+    if len(call.body) <= _INLINE_BYTES_MAX:
         return build()
     return await asyncio.to_thread(build)
