@@ -22,12 +22,14 @@ from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
 from query_api.rest.backups import backups_router
+from query_api.rest.documents import documents_router
 from query_api.rest.hot import HotRoutes
 from query_api.rest.indexes import ControlPlane, indexes_router
 from query_api.rest.namespaces import namespaces_router
 from query_api.rest.openapi import add_document
 from query_api.rest.ops import ops_router
 from query_api.rest.program import Lifetime, Program, ProgramOptions, add_error_handlers
+from query_api.rest.records import records_router
 from query_api.rest.vectors import vectors_router
 from query_api.restores import RestoreOptions, RestoreParts, Restores
 from query_api.served import Served, ServingParts
@@ -129,6 +131,8 @@ def create_app(deps: ApiDeps) -> Program:
 
     rest = _rest(
         vectors_router(reads, writes, hot),
+        documents_router(reads, writes),
+        records_router(reads),
         namespaces_router(reads, writes),
         indexes_router(control),
         backups_router(control, deps.open_log),

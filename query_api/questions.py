@@ -14,7 +14,7 @@ from indexer.snapshots.snapshot import Hit, SearchQuery, Snapshot
 from schemas.errors import InvalidRequest
 from schemas.filters import Filter
 from schemas.indexes import IndexSpec, Metric, VectorType
-from schemas.limits import TOP_K_MAX
+from schemas.limits import CANDIDATES_MAX, SCAN_FACTOR_MAX, SCAN_FACTOR_MIN, TOP_K_MAX
 from schemas.records import Record, Sparse, check_id
 
 __all__ = ["Match", "QueryResult", "Question", "check_question", "matches_of", "search", "search_ns"]
@@ -28,7 +28,8 @@ _FILTERED, _MASK_ROW_NS, _DOCUMENT_NS = 2.5, 2, 1_000
 class Question:
     """A query: by `vector` (float32 [d]), by the `id` of a record, or by `sparse`.
 
-    `explain` asks how each segment was searched, too.
+    `explain` asks how each segment was searched, too. `scan_factor` and `max_candidates` are checked and change
+    nothing: how much is looked at follows from the recall that the index is to have.
     """
 
     top_k: int
@@ -39,6 +40,8 @@ class Question:
     include_values: bool = False
     include_metadata: bool = False
     explain: bool = False
+    scan_factor: float | None = None
+    max_candidates: int | None = None
 
 
 class Match(NamedTuple):
@@ -61,6 +64,7 @@ def check_question(spec: IndexSpec, question: Question) -> None:
     """Raise `InvalidRequest` where a query does not fit the index."""
     if not 1 <= question.top_k <= TOP_K_MAX:
         raise InvalidRequest(f"Invalid top_k {question.top_k}: topK must be 1 to {TOP_K_MAX}", limit=TOP_K_MAX)
+    _check_tuning(question)
     if question.id is not None:
         if question.vector is not None:
             raise InvalidRequest("Cannot provide both 'ID' and 'vector' at the same time")
@@ -77,6 +81,18 @@ def check_question(spec: IndexSpec, question: Question) -> None:
         # A sum of squares is finite where all numbers are; one that overflowed says nothing yet.
         if not (np.dot(question.vector, question.vector) < np.inf or np.isfinite(question.vector).all()):
             raise InvalidRequest("Query vector values must be finite float32 numbers")
+
+
+def _check_tuning(question: Question) -> None:
+    factor, candidates = question.scan_factor, question.max_candidates
+    # Written so that NaN fails.
+    if factor is not None and not SCAN_FACTOR_MIN <= factor <= SCAN_FACTOR_MAX:
+        raise InvalidRequest(f"scanFactor must be {SCAN_FACTOR_MIN:g} to {SCAN_FACTOR_MAX:g}, got {factor:g}")
+    if candidates is not None and not question.top_k <= candidates <= CANDIDATES_MAX:
+        raise InvalidRequest(
+            f"maxCandidates must be topK ({question.top_k}) to {CANDIDATES_MAX}, got {candidates}",
+            limit=CANDIDATES_MAX,
+        )
 
 
 def _check_vectors(question: Question, *, is_sparse: bool, is_dot: bool) -> None:

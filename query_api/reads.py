@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from indexer.snapshots.snapshot import SearchQuery, Snapshot
+from query_api.filterable import check_filterable
 from query_api.freshness import (
     Freshness,
     Shown,
@@ -19,6 +20,7 @@ from query_api.freshness import (
     snapshot_of,
     snapshots_of_all,
 )
+from query_api.matching import RecordPage, check_matching, record_page
 from query_api.questions import QueryResult, Question, check_question, matches_of, search, search_ns
 from query_api.searches import Searches, SearchOptions
 from query_api.served import ServedIndex
@@ -49,13 +51,15 @@ _T = TypeVar("_T")
 class ReadOptions:
     """What runs on the event loop itself: quick searches, and fetches of fewer ids than `inline_fetch_max`.
 
-    Answers of up to `inline_matches_max` bare matches are put together there too.
+    Answers of up to `inline_matches_max` bare matches are put together there too. A page of a fetch by metadata ends
+    early once its records have about `page_bytes_max` bytes.
     """
 
     searches: SearchOptions = field(default_factory=SearchOptions)
     inline_fetch_max: int = 100
     inline_matches_max: int = 400
     inline_namespaces_max: int = 1_000
+    page_bytes_max: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class Reads:
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
+        check_filterable(index.spec, snapshot, name, question.where)
         if question.vector is not None and self._is_light(question):
             begun = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
             await self._searches.carry_out(begun.cost_ns, begun)
@@ -167,6 +172,37 @@ class Reads:
         if len(ids) <= self._options.inline_fetch_max:
             return snapshot.fetch(space, ids), shown
         return await self._in_thread(snapshot.fetch, space, ids), shown
+
+    async def fetch_by_metadata(
+        self,
+        index: ServedIndex,
+        namespace: str,
+        where: Filter | None,
+        wanted: Wanted,
+        *,
+        after: str | None,
+        limit: int,
+    ) -> tuple[RecordPage, Shown]:
+        """Return a page of the records that match, by id after `after`.
+
+        Raises `InvalidRequest`, also for an empty filter (None), and what `snapshot_of` raises.
+        """
+        check_namespace(namespace)
+        where = check_matching(where, limit)
+        snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
+        name = canonical_namespace(namespace)
+        check_filterable(index.spec, snapshot, name, where)
+        shown = await show(index, [snapshot], is_one_namespace=True)
+        page = await self._in_thread(
+            record_page,
+            snapshot,
+            name,
+            where,
+            after=after,
+            limit=limit,
+            bytes_max=self._options.page_bytes_max,
+        )
+        return page, shown
 
     async def list_ids(
         self, index: ServedIndex, namespace: str, wanted: Wanted, *, prefix: str, after: str | None, limit: int
@@ -231,11 +267,13 @@ class Reads:
     async def count_matching(
         self, index: ServedIndex, namespace: str, where: Filter, wanted: Wanted
     ) -> tuple[int, Shown]:
-        """Return how many records of the newest snapshot match."""
+        """Return how many records of the newest snapshot match. Raises as `fetch_by_metadata`."""
         check_namespace(namespace)
+        name = canonical_namespace(namespace)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
+        check_filterable(index.spec, snapshot, name, where)
         shown = await show(index, [snapshot], is_one_namespace=True)
-        return await self._in_thread(snapshot.count_matching, canonical_namespace(namespace), where), shown
+        return await self._in_thread(snapshot.count_matching, name, where), shown
 
     async def _counts(self, snapshots: Sequence[Snapshot]) -> dict[str, int]:
         if self._has_few_namespaces(snapshots):

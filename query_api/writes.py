@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from producer.publisher import PublishedBatch, Publisher
 from producer.steps import Step, no_step
+from query_api.filterable import check_filterable
 from query_api.freshness import Freshness, decide_existence, reach
 from query_api.metrics import ApiMetrics
 from query_api.served import ServedIndex
@@ -25,9 +26,10 @@ from schemas.errors import (
     OutcomeUnknown,
     TailFull,
 )
+from schemas.filters import filter_from_json
 from schemas.idempotency import digest_of, within_window
 from schemas.limits import WAIT_MS_MAX
-from schemas.operations import CreateNamespace, DeleteNamespace, Event, UpdateWhere
+from schemas.operations import CreateNamespace, DeleteNamespace, DeleteWhere, Event, UpdateWhere
 from schemas.partitions import DEFAULT_NAMESPACE, canonical_namespace
 from schemas.positions import Position, PositionToken
 from schemas.records import check_namespace
@@ -106,7 +108,8 @@ class Writes:
     ) -> Written:
         """Append `events`, whole or not at all; return when durable, and visible where that is asked for.
 
-        Raises `TailFull` and what `Publisher.publish` raises.
+        Raises `TailFull`, `InvalidRequest` for a filter that names a field which is not filterable, and what
+        `Publisher.publish` raises.
         """
         check_namespace(namespace)
         batch, lineage = await self._publish(index, namespace, events, context)
@@ -120,12 +123,19 @@ class Writes:
         Raises `NotFound` only where a snapshot that reached the log's end says so; where none came in time, the events
         are appended: a delete is never lost because the snapshot lagged.
         """
-        check_namespace(namespace)
-        name = canonical_namespace(namespace)
-        exists = await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms)
-        if exists is False and not _is_repeated(index, name, context.idempotency_key):
-            raise NotFound(f"Namespace {name} not found", namespace=name)
-        return await self.append(index, name, events, context)
+        return await self.append(index, await self._existing(index, namespace, context), events, context)
+
+    async def delete_where(
+        self, index: ServedIndex, namespace: str, event: DeleteWhere, context: WriteContext
+    ) -> tuple[int, Written]:
+        """Append the delete; return how many records it deleted, as of its offset.
+
+        Raises `NotFound` as `delete`, `OutcomeUnknown` as `update_where`.
+        """
+        name = await self._existing(index, namespace, context)
+        batch, lineage = await self._publish(index, name, [event], context)
+        outcome = await self._outcome(index, batch, lineage)
+        return outcome.matched_records, await self._written(index, batch, lineage, context)
 
     async def delete_namespace(self, index: ServedIndex, namespace: str, context: WriteContext) -> Written:
         """Remove a namespace with all its records. Raises as `delete`."""
@@ -161,6 +171,15 @@ class Writes:
         if self._under_way:
             await asyncio.wait(set(self._under_way))
 
+    async def _existing(self, index: ServedIndex, namespace: str, context: WriteContext) -> str:
+        """Return the canonical name of a namespace. Raises `NotFound` as `delete` does."""
+        check_namespace(namespace)
+        name = canonical_namespace(namespace)
+        exists = await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms)
+        if exists is False and not _is_repeated(index, name, context.idempotency_key):
+            raise NotFound(f"Namespace {name} not found", namespace=name)
+        return name
+
     async def _publish(
         self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
     ) -> tuple[PublishedBatch, int]:
@@ -172,6 +191,9 @@ class Writes:
         if follower.is_open or await follower.opened(until=until):
             snapshot = follower.snapshot
             applied, lineage = snapshot.next_offset, snapshot.lineage
+            for event in events:
+                if isinstance(event, UpdateWhere | DeleteWhere):
+                    check_filterable(index.spec, snapshot, name, filter_from_json(event.filter))
             if index.ends.known[follower.partition] < applied:
                 # Others have written, or the log has lost events: then the look-up refuses writes from now on.
                 await index.ends.read()

@@ -8,8 +8,11 @@ __all__ = [
     "BACKUP_NAME_BYTES_MAX",
     "BATCH_RECORDS_MAX",
     "BODY_BYTES_MAX",
+    "CANDIDATES_MAX",
     "DIMENSION_MAX",
     "FETCH_IDS_MAX",
+    "FETCH_MATCHING_DEFAULT",
+    "FETCH_MATCHING_MAX",
     "FILTER_DEPTH_MAX",
     "FILTER_IN_MAX",
     "FILTER_NODES_MAX",
@@ -21,6 +24,9 @@ __all__ = [
     "METADATA_BYTES_MAX",
     "NAMESPACE_BYTES_MAX",
     "RECENT_DELTAS_MAX",
+    "RECORD_FIELDS_MAX",
+    "SCAN_FACTOR_MAX",
+    "SCAN_FACTOR_MIN",
     "SPARSE_NONZEROS_MAX",
     "STALENESS_MS_MAX",
     "TAGS_MAX",
@@ -34,6 +40,9 @@ __all__ = [
 BATCH_RECORDS_MAX = 1_000
 # Ids in one fetch (Pinecone: 1,000).
 FETCH_IDS_MAX = 1_000
+# Records on one page of a fetch by metadata (Pinecone).
+FETCH_MATCHING_MAX = 10_000
+FETCH_MATCHING_DEFAULT = 100
 # Bytes of one REST body; Pinecone takes 2 MB, a larger door costs nothing on one machine.
 BODY_BYTES_MAX = 16 * 1024 * 1024
 # Encoded bytes of one append: above the largest admitted request, below a Kafka topic's message limit here.
@@ -52,6 +61,9 @@ SPARSE_NONZEROS_MAX = 2_048
 METADATA_BYTES_MAX = 40 * 1024
 # Matches of one query (Pinecone).
 TOP_K_MAX = 10_000
+# What a query may ask of dedicated read nodes (Pinecone); from top_k on for candidates.
+SCAN_FACTOR_MIN, SCAN_FACTOR_MAX = 0.5, 4.0
+CANDIDATES_MAX = 100_000
 # Ids or namespaces on one page of a listing (Pinecone).
 LIST_LIMIT_MAX = 100
 # Nested levels of a filter: enough for any program, small enough for the stack.
@@ -60,6 +72,8 @@ FILTER_DEPTH_MAX = 32
 FILTER_IN_MAX = 10_000
 # Conditions of one filter.
 FILTER_NODES_MAX = 10_000
+# Fields that one search of records can name (Pinecone).
+RECORD_FIELDS_MAX = 100
 # Tags of an index (Pinecone).
 TAGS_MAX = 20
 TAG_KEY_BYTES_MAX = 80

@@ -1,9 +1,8 @@
-"""The schema that a namespace is made with: which metadata fields can be filtered by.
-
-Every field can be filtered here, so the schema is only checked, kept and given back.
-"""
+"""The schema that a namespace is made with: which metadata fields can be filtered by. Without one, all can."""
 
 from __future__ import annotations
+
+import functools
 
 import orjson
 
@@ -11,7 +10,7 @@ from schemas.errors import InvalidRequest
 from schemas.limits import METADATA_BYTES_MAX
 from schemas.metadata import shown
 
-__all__ = ["canonical_schema", "canonical_schema_json"]
+__all__ = ["canonical_schema", "canonical_schema_json", "filterable_fields"]
 
 
 def canonical_schema(schema: object) -> bytes:
@@ -48,3 +47,9 @@ def canonical_schema_json(text: bytes) -> bytes:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"Namespace schema is not valid JSON: {error}") from error
     return canonical_schema(schema)
+
+
+@functools.lru_cache(maxsize=1024)
+def filterable_fields(schema: bytes) -> frozenset[str]:
+    """Return the names of the fields in a canonical schema that is not empty."""
+    return frozenset(orjson.loads(schema)["fields"])

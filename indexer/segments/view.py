@@ -173,6 +173,16 @@ class SegmentView:
                 return
             yield found
 
+    def rows_by_id(self, part: Slice, where: Filter, *, after: bytes | None, limit: int) -> list[int]:
+        """Return up to `limit` live rows of `part` that match, in byte order of their ids, those after `after`."""
+        reader = self.reader
+        order = reader.order[part.start : part.end]
+        if after is not None:
+            order = order[bisect_right(_Ids(reader, order), after) :]
+        matching = self.matching(part, where)
+        rows: list[int] = order[matching[order - np.uint32(part.start)]][:limit].tolist()
+        return rows
+
 
 class _Ids(Sequence[bytes]):
     """Ids in the order of a permutation, for bisection."""

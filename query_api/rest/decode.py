@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,10 @@ from schemas.records import Sparse, dense_bytes, dense_values, make_sparse
 
 __all__ = ["decode_query", "decode_upsert", "json_object", "sparse_of"]
 
+_INTEGERS = frozenset({int})
 _NUMBERS = frozenset({int, float})
+# From this API version on a query has no field of that name.
+_NO_QUERIES_SINCE = "2026-07"
 _FLAGS = ("includeValues", "includeMetadata", "explain")
 
 
@@ -80,14 +84,18 @@ def _upserts(document: dict[str, object], dense: Callable[[object], bytes]) -> t
     return namespace_of_body(document), events
 
 
-def decode_query(body: bytes, *, dimension: int, lifter: Lifter | None = None) -> tuple[str, Question, object]:
+def decode_query(
+    body: bytes, *, dimension: int, lifter: Lifter | None = None, api_version: str = ""
+) -> tuple[str, Question, object]:
     """Return the namespace, the question and the field `consistency` of `POST /query`. Raises `InvalidRequest`.
 
-    The vector may be of another length than `dimension`, the one of the index.
+    The vector may be of another length than `dimension`, the one of the index. `api_version` is the client's.
     """
     lifted = None if lifter is None else lifter.query(body, dimension)
     document = json_object(body) if lifted is None else lifted.document
-    if document.get("queries"):
+    queries = document.get("queries")
+    # Before it was taken out, an empty one said nothing.
+    if queries or (queries is not None and api_version >= _NO_QUERIES_SINCE):
         raise InvalidRequest("'queries' is not supported any more; send one 'vector' or 'id' a request")
     top_k = document.get("topK")
     if type(top_k) is not int:
@@ -106,6 +114,8 @@ def decode_query(body: bytes, *, dimension: int, lifter: Lifter | None = None) -
         include_values=_flag(document, "includeValues"),
         include_metadata=_flag(document, "includeMetadata"),
         explain=_flag(document, "explain"),
+        scan_factor=_tuning(document, "scanFactor", _NUMBERS, "a number"),
+        max_candidates=_tuning(document, "maxCandidates", _INTEGERS, "an integer"),
     )
     if name == "" and values is None:
         raise InvalidRequest("Vector ID must not be empty")
@@ -195,6 +205,13 @@ def _flag(document: dict[str, object], field: str) -> bool:
         return False
     if not isinstance(value, bool):
         raise InvalidRequest(f"'{field}' must be a boolean, got '{shown(value)}'")
+    return value
+
+
+def _tuning(document: dict[str, object], field: str, types: frozenset[type], named: str) -> Any:
+    value = document.get(field)
+    if value is not None and type(value) not in types:
+        raise InvalidRequest(f"'{field}' must be {named}, got '{shown(value)}'")
     return value
 
 

@@ -37,15 +37,18 @@ def encode_query(result: QueryResult, namespace: str) -> bytes:
     return encode(body)
 
 
-def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int) -> bytes:
-    """Return the body of an answer to `GET /vectors/fetch`."""
+def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int, next_page: str | None = None) -> bytes:
+    """Return the body of an answer to `GET /vectors/fetch`, or of a page of a fetch by metadata that has a next one."""
     vectors: dict[str, dict[str, object]] = {}
     for name, record in records.items():
         item: dict[str, object] = {"id": name}
         _add_parts(item, record)
         vectors[name] = item
     units = max(1, -(-asked // _FETCHED_PER_UNIT))
-    return encode({"vectors": vectors, "namespace": namespace, "usage": {"readUnits": units}})
+    body: dict[str, object] = {"vectors": vectors, "namespace": namespace, "usage": {"readUnits": units}}
+    if next_page is not None:
+        body["pagination"] = {"next": next_page}
+    return encode(body)
 
 
 def _explained(report: SliceReport) -> dict[str, object]:

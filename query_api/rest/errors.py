@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import orjson
 
@@ -24,7 +25,10 @@ from schemas.errors import (
     UnprocessableBody,
 )
 
-__all__ = ["STATUS", "error_answer", "status_of"]
+__all__ = ["STATUS", "error_answer", "speaks_control", "status_of"]
+
+# Routes of an index that answer in the control plane's words all the same.
+_CONTROL_WORDS = re.compile(r"/records/.*|/namespaces/.*/documents/(upsert|search|fetch|list|delete|update)")
 
 # The first class of an error's line of descent that stands here decides; anything else is our own mistake: 500.
 STATUS: dict[type[FreshetError], int] = {
@@ -52,6 +56,11 @@ def status_of(error: FreshetError) -> int:
         if status is not None:
             return status
     return 500
+
+
+def speaks_control(path: str) -> bool:
+    """Say whether a route of an index answers with the error body of the control plane: records and documents do."""
+    return _CONTROL_WORDS.fullmatch(path) is not None
 
 
 def error_answer(error: FreshetError, *, is_control: bool) -> Answer:

@@ -43,6 +43,11 @@ class Call:
     query: bytes
     body: bytes
 
+    @property
+    def api_version(self) -> str:
+        """The API version that the client asks for, a date; `""` where it names none."""
+        return self.headers.get(b"x-pinecone-api-version", b"").decode("latin-1")
+
     def parameters(self) -> list[tuple[str, str]]:
         """Return the query parameters in order."""
         text = self.query.decode("latin-1")

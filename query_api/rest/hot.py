@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from query_api.documents import check_vectors_index, holds_documents
+from query_api.questions import QueryResult
 from query_api.reads import Reads
 from query_api.rest.bodies import find_lifter
 from query_api.rest.decode import decode_query, decode_upsert
@@ -36,6 +38,7 @@ class HotRoutes:
 
     async def upsert(self, call: Call) -> Answer:
         """Append the vectors; answer when durable, or visible where that is asked for."""
+        check_vectors_index(call.index.spec)
         namespace, events = await self._decoded(call.body, call.index.spec.dimension)
         written = await self._writes.append(call.index, namespace, events, write_context(call.headers))
         body = {"upsertedCount": len(events), **visible_fields(written)}
@@ -50,10 +53,12 @@ class HotRoutes:
     async def query(self, call: Call) -> Answer:
         """Search one namespace."""
         namespace, question, consistency = decode_query(
-            call.body, dimension=call.index.spec.dimension, lifter=self._lifter
+            call.body, dimension=call.index.spec.dimension, lifter=self._lifter, api_version=call.api_version
         )
         wanted = wanted_of(call.headers, consistency)
         result, shown = await self._reads.query(call.index, namespace, question, wanted)
+        if holds_documents(call.index.spec):
+            result = QueryResult([], result.explain)
         return Answer(200, encode_query(result, namespace), read_headers(shown))
 
     async def fetch(self, call: Call) -> Answer:
@@ -65,4 +70,6 @@ class HotRoutes:
             elif name == "namespace":
                 namespace = value
         records, shown = await self._reads.fetch(call.index, namespace, ids, wanted_of(call.headers))
+        if holds_documents(call.index.spec):
+            records = {}
         return Answer(200, encode_fetch(records, namespace, asked=len(ids)), read_headers(shown))

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from query_api.rest.index_schemas import DeclaredIndex, declared_fields, older_schema, shown_fields
 from query_api.rest.models import (
     ConfigureIndexBody,
     CreateForModelBody,
@@ -36,9 +37,6 @@ __all__ = [
     "spec_of_restore",
 ]
 
-# The field names that both newest clients use for "an index of vectors", as opposed to documents.
-DENSE_FIELD = "_values"
-SPARSE_FIELD = "_sparse_values"
 _TAG_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{TAG_KEY_BYTES_MAX}}}")
 _TAG_VALUE = re.compile(rf"[ -~]{{0,{TAG_VALUE_BYTES_MAX}}}")
 _CLOUD, _REGION = "aws", "us-east-1"
@@ -58,19 +56,24 @@ def spec_of_create(document: dict[str, object], *, partitions: int) -> IndexSpec
         "deletion_protection": body.deletion_protection or "disabled",
     }
     if body.index_schema is not None or body.deployment is not None:
-        dimension, metric, vector_type = _from_schema(body)
+        declared = declared_fields(body.index_schema.fields if body.index_schema is not None else {})
         settings["spec"] = _spec_of_deployment(body.deployment)
+        if declared.fields:
+            settings["schema"] = {"fields": declared.fields}
     else:
-        dimension, metric, vector_type = _from_dimension(body)
-        settings["spec"] = _spec(body, vector_type)
+        declared = _from_dimension(body)
+        settings["spec"] = _spec(body, declared.vector_type)
+        schema = older_schema(settings["spec"])
+        if schema is not None:
+            settings["schema"] = schema
     spec = IndexSpec(
         name=body.name,
         # 22 characters of the URL-safe alphabet: 128 random bits.
         log_id=secrets.token_urlsafe(16),
         partitions=partitions,
-        dimension=dimension,
-        metric=_metric(metric),
-        vector_type=vector_type,
+        dimension=declared.dimension,
+        metric=_metric(declared.metric),
+        vector_type=declared.vector_type,
         settings=orjson.dumps(settings),
     )
     if body.recall_target is not None:
@@ -113,9 +116,7 @@ def refuse_model(document: dict[str, object]) -> NoReturn:
 
 def fields_of(spec: IndexSpec) -> dict[str, object]:
     """Return the fields of the index's schema as API 2026-07 describes them."""
-    if spec.vector_type is VectorType.SPARSE:
-        return {SPARSE_FIELD: {"type": "sparse_vector", "metric": spec.metric.value}}
-    return {DENSE_FIELD: {"type": "dense_vector", "dimension": spec.dimension, "metric": spec.metric.value}}
+    return shown_fields(spec, (orjson.loads(spec.settings).get("schema") or {}).get("fields") or {})
 
 
 def cloud_of(spec: IndexSpec) -> tuple[str, str]:
@@ -128,7 +129,6 @@ def cloud_of(spec: IndexSpec) -> tuple[str, str]:
 def describe_index(spec: IndexSpec, *, host: str, is_ready: bool, has_failed: bool = False) -> dict[str, object]:
     """Return the index in the words of every API version at once; `has_failed` says that it never will be ready."""
     settings = orjson.loads(spec.settings)
-    is_sparse = spec.vector_type is VectorType.SPARSE
     waits = "InitializationFailed" if has_failed else "Initializing"
     kept = settings.get("spec") or _DEFAULT_SPEC
     described: dict[str, object] = {
@@ -146,7 +146,7 @@ def describe_index(spec: IndexSpec, *, host: str, is_ready: bool, has_failed: bo
         "recall_target": spec.recall_target,
         "write_wait_ms": spec.write_wait_ms,
     }
-    if not is_sparse:
+    if spec.vector_type is VectorType.DENSE:
         described["dimension"] = spec.dimension
     if "source_backup_id" in settings:
         described["source_backup_id"] = settings["source_backup_id"]
@@ -186,32 +186,7 @@ def _is_part(wanted: object, kept: object) -> bool:
     return wanted == kept
 
 
-def _from_schema(body: CreateIndexBody) -> tuple[int, str, VectorType]:
-    fields = body.index_schema.fields if body.index_schema is not None else {}
-    foreign = sorted(fields.keys() - {DENSE_FIELD, SPARSE_FIELD})
-    if foreign:
-        raise InvalidRequest(
-            f"Schema field '{foreign[0]}' makes this an index of documents, which is not supported yet; an index of "
-            f"vectors has only '{DENSE_FIELD}' or '{SPARSE_FIELD}', as create_index(dimension=, metric=) sends them."
-        )
-    dense = fields.get(DENSE_FIELD)
-    if dense is not None:
-        if dense.type != "dense_vector":
-            raise InvalidRequest(f"Schema field '{DENSE_FIELD}' must have the type dense_vector, got '{dense.type}'")
-        if dense.dimension is None:
-            raise InvalidRequest(f"Schema field '{DENSE_FIELD}' needs a dimension")
-        return dense.dimension, dense.metric or Metric.COSINE.value, VectorType.DENSE
-    sparse = fields.get(SPARSE_FIELD)
-    if sparse is None:
-        raise UnprocessableBody("Missing field 'schema.fields': an index needs a vector field")
-    if sparse.type != "sparse_vector":
-        raise InvalidRequest(f"Schema field '{SPARSE_FIELD}' must have the type sparse_vector, got '{sparse.type}'")
-    if sparse.dimension is not None:
-        raise InvalidRequest("dimension should not be specified for sparse indexes")
-    return 0, sparse.metric or Metric.DOTPRODUCT.value, VectorType.SPARSE
-
-
-def _from_dimension(body: CreateIndexBody) -> tuple[int, str, VectorType]:
+def _from_dimension(body: CreateIndexBody) -> DeclaredIndex:
     try:
         vector_type = VectorType(body.vector_type or VectorType.DENSE.value)
     except ValueError as error:
@@ -219,10 +194,10 @@ def _from_dimension(body: CreateIndexBody) -> tuple[int, str, VectorType]:
     if vector_type is VectorType.SPARSE:
         if body.dimension:
             raise InvalidRequest("dimension should not be specified for sparse indexes")
-        return 0, body.metric or Metric.DOTPRODUCT.value, vector_type
+        return DeclaredIndex(0, body.metric or Metric.DOTPRODUCT.value, vector_type)
     if body.dimension is None:
         raise UnprocessableBody("Missing field 'dimension': a dense index needs one", field="dimension")
-    return body.dimension, body.metric or Metric.COSINE.value, vector_type
+    return DeclaredIndex(body.dimension, body.metric or Metric.COSINE.value, vector_type)
 
 
 def _metric(name: str) -> Metric:

@@ -5,6 +5,7 @@ The hot routes decode by hand: their models only document them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -23,6 +24,8 @@ __all__ = [
     "CreateNamespaceBody",
     "DeleteBody",
     "DeploymentBody",
+    "FetchByMetadataBody",
+    "FieldBody",
     "RestoreBackupBody",
     "SchemaBody",
     "StatsBody",
@@ -101,6 +104,12 @@ class QueryBody(_Body):
     filter: dict[str, Any] | None = None
     include_values: bool = Field(default=False, alias="includeValues")
     include_metadata: bool = Field(default=False, alias="includeMetadata")
+    scan_factor: float | None = Field(
+        None, alias="scanFactor", description="0.5 to 4; taken, and without effect: the index's recall target decides."
+    )
+    max_candidates: int | None = Field(
+        None, alias="maxCandidates", description="topK to 100,000; taken, and without effect."
+    )
     explain: bool = Field(default=False, description="Whether the answer says how each segment was searched.")
     namespace: str = ""
     consistency: ConsistencyBody | None = None
@@ -155,6 +164,28 @@ class FetchAnswer(_Body):
     usage: UsageBody
 
 
+class FetchByMetadataBody(_Body):
+    """`POST /vectors/fetch_by_metadata`: pages by id; a page with large records may have fewer than `limit`."""
+
+    filter: Any = None
+    limit: int | None = Field(None, description="1 to 10,000; 100 where none is given.")
+    pagination_token: str | None = Field(None, alias="paginationToken")
+    namespace: str | None = None
+    consistency: Any = None
+
+
+class PaginationBody(_Body):
+    """Present where more is left."""
+
+    next: str
+
+
+class FetchByMetadataAnswer(FetchAnswer):
+    """Records by id, in byte order."""
+
+    pagination: PaginationBody | None = None
+
+
 class UpdateBody(_Body):
     """`POST /vectors/update`: by `id`, or by `filter` (metadata only)."""
 
@@ -191,11 +222,18 @@ class CreateNamespaceBody(_Body):
 
 
 class FieldBody(_Body):
-    """One field of an index schema (API 2026-07)."""
+    """One field of an index schema (API 2026-07): a vector, or metadata that is `filterable`."""
 
-    type: str | None = None
+    type: str | None = Field(
+        None, description="dense_vector, sparse_vector, string, string_list, boolean, integer or float."
+    )
     dimension: int | None = None
     metric: str | None = None
+    description: str | None = None
+    filterable: bool | None = None
+    full_text_search: Any = Field(None, description="Refused.")
+    embed: Any = Field(None, description="Refused.")
+    sparse_embed: Any = Field(None, description="Refused.")
 
 
 class SchemaBody(_Body):
@@ -289,6 +327,8 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     QueryBody,
     QueryAnswer,
     FetchAnswer,
+    FetchByMetadataBody,
+    FetchByMetadataAnswer,
     UpdateBody,
     DeleteBody,
     StatsBody,
@@ -302,9 +342,9 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
 )
 
 
-def component_schemas() -> dict[str, Any]:
-    """Return the JSON schemas of all documented bodies, by name, as components of an OpenAPI document."""
-    pairs: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in DOCUMENTED]
+def component_schemas(models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """Return the JSON schemas of bodies, by name, as components of an OpenAPI document."""
+    pairs: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in models]
     _, document = models_json_schema(pairs, ref_template="#/components/schemas/{model}", by_alias=True)
     definitions: dict[str, Any] = document["$defs"]
     return definitions

@@ -13,6 +13,7 @@ from query_api.rest.models import CreateNamespaceBody, parsed
 from query_api.rest.pages import page_token, read_page_token
 from query_api.rest.routing import body_of, call_of, documented, json_answer
 from query_api.writes import Writes
+from schemas.index_fields import inherited_schema
 from schemas.limits import LIST_LIMIT_MAX
 from schemas.namespaces import canonical_schema
 
@@ -72,10 +73,10 @@ def namespaces_router(reads: Reads, writes: Writes) -> APIRouter:
 
 
 def _described(call: Call, info: NamespaceInfo) -> dict[str, object]:
-    version = call.headers.get(b"x-pinecone-api-version", b"").decode("latin-1")
-    count: int | str = str(info.records) if version >= _STRING_COUNTS_SINCE else info.records
+    count: int | str = str(info.records) if call.api_version >= _STRING_COUNTS_SINCE else info.records
     described: dict[str, object] = {"name": info.name, "record_count": count}
-    if info.schema:
-        described["schema"] = orjson.Fragment(info.schema)
-        described["indexed_fields"] = {"fields": list(orjson.loads(info.schema)["fields"])}
+    schema = info.schema or inherited_schema(call.index.spec)
+    if schema:
+        described["schema"] = orjson.Fragment(schema)
+        described["indexed_fields"] = {"fields": list(orjson.loads(schema)["fields"])}
     return described

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from query_api.rest.models import component_schemas
+from query_api.rest.document_models import DOCUMENT_MODELS
+from query_api.rest.models import DOCUMENTED, component_schemas
 
 __all__ = ["add_document"]
 
@@ -19,7 +20,7 @@ def add_document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             built = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             schemas = built.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(component_schemas())
+            schemas.update(component_schemas((*DOCUMENTED, *DOCUMENT_MODELS)))
             app.openapi_schema = built
         return app.openapi_schema
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from producer.steps import Step, no_step
 from query_api.metrics import ApiMetrics
 from query_api.rest.addressing import Addressing
-from query_api.rest.errors import error_answer, status_of
+from query_api.rest.errors import error_answer, speaks_control, status_of
 from query_api.rest.exchange import Answer, Call, Receive, Scope, Send, header_dict
 from query_api.rest.hot import HotRoutes
 from query_api.rest.routing import INDEX_KEY, answer_of
@@ -107,11 +107,12 @@ class Program:
         except _Gone:
             return
         except FreshetError as error:
-            answer = error_answer(error, is_control=address.is_control)
+            answer = error_answer(error, is_control=address.is_control or speaks_control(address.path))
             if answer.status == 500:
                 _log.error("request.failed", path=scope["path"], error=repr(error), exc_info=error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer, and the log the trace
-            answer = error_answer(_internal(error, scope), is_control=address.is_control)
+            is_control = address.is_control or speaks_control(address.path)
+            answer = error_answer(_internal(error, scope), is_control=is_control)
         self._options.step("api.before_answer")
         await self._send(answer, send)
         self._count(operation, answer.status, began)
@@ -208,7 +209,8 @@ def add_error_handlers(rest: FastAPI) -> None:
     """Let the framework's errors and ours be answered in the body of their plane."""
 
     def answered(request: Request, error: FreshetError) -> Response:
-        return answer_of(error_answer(error, is_control=request.scope.get(INDEX_KEY) is None))
+        is_control = request.scope.get(INDEX_KEY) is None or speaks_control(request.scope["path"])
+        return answer_of(error_answer(error, is_control=is_control))
 
     @rest.exception_handler(FreshetError)
     async def ours(request: Request, error: FreshetError) -> Response:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from query_api.documents import check_vectors_index, holds_documents
 from query_api.engine_stats import engine_stats
-from query_api.reads import Reads
+from query_api.matching import RecordPage
+from query_api.reads import IdPage, Reads
 from query_api.rest.decode import sparse_of
+from query_api.rest.encode import encode_fetch
 from query_api.rest.exchange import Call, read_headers, visible_fields, wanted_of, write_context, write_headers
 from query_api.rest.hot import HotRoutes
-from query_api.rest.models import DeleteBody, StatsBody, UpdateBody, parsed
-from query_api.rest.pages import page_token, read_page_token
+from query_api.rest.models import DeleteBody, FetchByMetadataBody, StatsBody, UpdateBody, parsed
+from query_api.rest.pages import filter_page_token, page_token, read_filter_page_token, read_page_token
 from query_api.rest.routing import answer_of, body_of, call_of, documented, json_answer
 from query_api.writes import Writes
 from schemas.errors import InvalidRequest
 from schemas.filters import Filter, filter_to_json, parse_filter
 from schemas.indexes import VectorType
-from schemas.limits import BATCH_RECORDS_MAX, LIST_LIMIT_MAX
+from schemas.limits import BATCH_RECORDS_MAX, FETCH_MATCHING_DEFAULT, LIST_LIMIT_MAX
 from schemas.metadata import canonical_metadata
 from schemas.operations import Delete, DeleteNamespace, DeleteWhere, Event, Update, UpdateWhere
 from schemas.records import check_id, dense_bytes
@@ -39,6 +43,7 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
     async def update(request: Request) -> Response:
         body = parsed(UpdateBody, await body_of(request))
         call = call_of(request)
+        check_vectors_index(call.index.spec)
         if body.filter is not None:
             return await _update_where(reads, writes, call, body)
         written = await writes.append(call.index, body.namespace or "", [_update(body)], write_context(call.headers))
@@ -83,11 +88,21 @@ def _add_questions(router: APIRouter, reads: Reads) -> None:
         page, shown = await reads.list_ids(
             call.index, namespace, wanted_of(call.headers), prefix=prefix or "", after=after, limit=limit
         )
+        if holds_documents(call.index.spec):
+            page = IdPage([], None)
         answer: dict[str, object] = {"vectors": [{"id": name} for name in page.ids]}
         if page.after is not None:
             answer["pagination"] = {"next": page_token(prefix or "", page.after)}
         answer |= {"namespace": namespace, "usage": {"readUnits": 1}}
         return json_answer(answer, read_headers(shown))
+
+    @router.post(
+        "/vectors/fetch_by_metadata",
+        summary="Fetch the records that match a filter, in pages by id",
+        **documented(body="FetchByMetadataBody", answer="FetchByMetadataAnswer"),
+    )
+    async def fetch_by_metadata(request: Request) -> Response:
+        return await _fetch_by_metadata(reads, call_of(request), parsed(FetchByMetadataBody, await body_of(request)))
 
     @router.post(
         "/describe_index_stats",
@@ -131,6 +146,24 @@ def _add_hot(router: APIRouter, hot: HotRoutes) -> None:
         return answer_of(await hot.fetch(call_of(request)))
 
 
+async def _fetch_by_metadata(reads: Reads, call: Call, body: FetchByMetadataBody) -> Response:
+    where = None if body.filter is None else parse_filter(body.filter)
+    after = None
+    if body.pagination_token and where is not None:
+        after = read_filter_page_token(body.pagination_token, where)
+    limit = FETCH_MATCHING_DEFAULT if body.limit is None else body.limit
+    namespace = body.namespace or ""
+    wanted = wanted_of(call.headers, body.consistency)
+    page, shown = await reads.fetch_by_metadata(call.index, namespace, where, wanted, after=after, limit=limit)
+    if holds_documents(call.index.spec):
+        page = RecordPage({}, None)
+    next_page = None if where is None or page.after is None else filter_page_token(where, page.after)
+    encoded = await asyncio.to_thread(
+        encode_fetch, page.records, namespace, asked=len(page.records), next_page=next_page
+    )
+    return Response(encoded, 200, read_headers(shown), media_type="application/json")
+
+
 def _update(body: UpdateBody) -> Update:
     if body.dry_run:
         raise InvalidRequest("'dryRun' counts the records of a 'filter'; an update by id has none")
@@ -164,6 +197,7 @@ async def _update_where(reads: Reads, writes: Writes, call: Call, body: UpdateBo
 
 
 async def _delete(writes: Writes, call: Call, body: DeleteBody) -> Response:
+    check_vectors_index(call.index.spec)
     events: list[Event]
     if body.delete_all:
         if body.ids is not None or body.filter is not None:

@@ -39,6 +39,8 @@ class Api(Protocol):
 
     def fetch(self, *ids: str) -> dict[str, Any]: ...
 
+    def fetch_by_metadata(self, **body: Any) -> dict[str, Any]: ...
+
     def update(self, **body: Any) -> dict[str, Any]: ...
 
     def delete(self, **body: Any) -> None: ...
@@ -159,6 +161,9 @@ class ApiContract:
         assert api.query(id="a", topK=3)["namespace"] == api.space
         assert api.fetch("a")["vectors"] == {}
         assert api.list_page()["vectors"] == []
+        found = api.fetch_by_metadata(filter={"x": 1})
+        assert (found["vectors"], found["namespace"]) == ({}, api.space)
+        assert "pagination" not in found
 
     def test_the_default_namespace_has_two_names(self, api: Api) -> None:
         """`""` and `__default__` are one namespace, repeated as it was spelled, and counted under the second."""
@@ -267,6 +272,89 @@ class ApiContract:
         assert "pagination" not in page
         exactly = api.list_page(prefix="doc1#", limit=10)
         assert "pagination" not in exactly
+
+    def test_fetch_by_metadata_gives_whole_records_in_pages_by_id(self, api: Api) -> None:
+        """Every match comes once, in byte order, with all that it has; the last page has no pagination."""
+        colors = ["red", "blue", "red", "red", "red", "red"]
+        vectors = [vector(f"v{n}", n + 1, color=color) for n, color in enumerate(colors)]
+        api.upsert(*vectors, vector("bare", 1))
+        api.update(id="v3", sparseValues={"indices": [3], "values": [0.5]})
+        seen: dict[str, Any] = {}
+        sizes = []
+        body: dict[str, Any] = {"filter": {"color": {"$eq": "red"}}, "limit": 2}
+        while True:
+            page = api.fetch_by_metadata(**body)
+            assert page["namespace"] == api.space
+            assert page["usage"]["readUnits"] > 0
+            assert seen.keys().isdisjoint(page["vectors"])
+            seen |= page["vectors"]
+            sizes.append(len(page["vectors"]))
+            if "pagination" not in page:
+                break
+            body["paginationToken"] = page["pagination"]["next"]
+        assert sizes == [2, 2, 1]
+        assert list(seen) == ["v0", "v2", "v3", "v4", "v5"]
+        assert seen["v4"] == {"id": "v4", "values": [5, 0, 0, 0], "metadata": {"color": "red"}}
+        assert seen["v3"]["sparseValues"] == {"indices": [3], "values": [0.5]}
+        assert "pagination" not in api.fetch_by_metadata(filter={"color": "red"}, limit=5)
+        assert "pagination" not in api.fetch_by_metadata(filter={"color": "red"})
+        assert api.fetch_by_metadata(filter={"color": "green"})["vectors"] == {}
+
+    def test_pages_by_metadata_miss_nothing_that_was_there_throughout(self, api: Api) -> None:
+        """Writes between two pages move no other record: updated, deleted and new ones come once or not at all."""
+        api.upsert(*[vector(f"v{n:02}", n + 1, kind="k", n=n) for n in range(30)])
+        seen: list[str] = []
+        body: dict[str, Any] = {"filter": {"kind": "k"}, "limit": 7}
+        while True:
+            page = api.fetch_by_metadata(**body)
+            seen += page["vectors"]
+            if "pagination" not in page:
+                break
+            body["paginationToken"] = page["pagination"]["next"]
+            api.upsert(vector("v00", 9, kind="k"), vector("v29", 9, kind="k"), vector(f"v1{len(seen)}", 1, kind="k"))
+            api.delete(ids=["v01", "v28"])
+            api.update(id="v15", setMetadata={"n": -1})
+        assert len(seen) == len(set(seen))
+        stayed = {f"v{n:02}" for n in range(30)} - {"v01", "v28"}
+        assert stayed <= set(seen)
+
+    def test_fetch_by_metadata_pages_hold_a_hundred_unless_told_otherwise(self, api: Api) -> None:
+        """The default limit is 100."""
+        api.upsert(*[vector(f"v{n:03}", n + 1, kind="k") for n in range(101)])
+        page = api.fetch_by_metadata(filter={"kind": "k"})
+        assert len(page["vectors"]) == 100
+        rest = api.fetch_by_metadata(filter={"kind": "k"}, paginationToken=page["pagination"]["next"])
+        assert list(rest["vectors"]) == ["v100"]
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            ({}, "Empty filter provided for fetch by metadata request"),
+            ({"filter": {}}, "Empty filter provided for fetch by metadata request"),
+            ({"filter": {"n": {"$regex": "x"}}}, "is not a filter operator"),
+            ({"filter": {"n": 1}, "limit": 10_001}, "Limit must be 1 to 10000, got 10001"),
+            ({"filter": {"n": 1}, "limit": 0}, "Limit must be 1 to 10000, got 0"),
+            ({"filter": {"n": 1}, "paginationToken": "nonsense"}, "Invalid pagination token"),
+        ],
+    )
+    def test_fetch_by_metadata_says_what_is_wrong(self, api: Api, body: dict[str, Any], message: str) -> None:
+        """Without a filter, with a bad limit or a foreign token it is refused."""
+        api.upsert(vector("a", 1, n=1))
+        with pytest.raises(Refused, match=message) as refused:
+            api.fetch_by_metadata(**body)
+        assert refused.value.code is Code.INVALID_ARGUMENT
+
+    def test_token_of_another_question_is_refused(self, api: Api) -> None:
+        """A page goes on with the filter that it began with, and no listing's token means anything here."""
+        api.upsert(*[vector(f"v{n}", n + 1, n=n) for n in range(3)])
+        token = api.fetch_by_metadata(filter={"n": {"$gte": 0}}, limit=1)["pagination"]["next"]
+        with pytest.raises(Refused, match="of another filter"):
+            api.fetch_by_metadata(filter={"n": {"$gte": 1}}, limit=1, paginationToken=token)
+        listed = api.list_page(limit=1)["pagination"]["next"]
+        with pytest.raises(Refused, match="Invalid pagination token"):
+            api.fetch_by_metadata(filter={"n": {"$gte": 0}}, paginationToken=listed)
+        with pytest.raises(Refused, match="Invalid pagination token"):
+            api.list_page(paginationToken=token)
 
     def test_namespaces_live_from_creation_or_first_write_to_deletion(self, api: Api) -> None:
         """A duplicate is refused, a deleted one is gone with its records, and can be made again."""

@@ -42,6 +42,9 @@ class RestApi:
     def fetch(self, *ids: str) -> dict[str, Any]:
         return self._call("GET", "/vectors/fetch", params={"ids": list(ids), **self._named})
 
+    def fetch_by_metadata(self, **body: Any) -> dict[str, Any]:
+        return self._post("/vectors/fetch_by_metadata", {**body, **self._named})
+
     def update(self, **body: Any) -> dict[str, Any]:
         return self._post("/vectors/update", {**body, **self._named})
 

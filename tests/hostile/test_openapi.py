@@ -16,6 +16,10 @@ from schemathesis import GenerationMode
 from tests.support.freshet import Freshet, records, wait_until
 
 DEMO = {"name": "demo", "dimension": 4, "metric": "dotproduct", "spec": {"serverless": {"cloud": "a", "region": "b"}}}
+LIBRARY = {
+    "name": "library",
+    "schema": {"fields": {"embedding": {"type": "dense_vector", "dimension": 4}, "terms": {"type": "sparse_vector"}}},
+}
 REQUESTS_MIN = int(os.environ.get("FUZZ_REQUESTS", "20000"))
 # Routes of the whole server; all others are those of an index.
 CONTROL = ("indexes", "collections", "backups", "restore-jobs")
@@ -34,6 +38,7 @@ class Tally:
 def server(tmp_path_factory) -> Iterator[Freshet]:
     with Freshet(tmp_path_factory.mktemp("openapi")) as started:
         started.call("POST", "/indexes", DEMO)
+        started.call("POST", "/indexes", LIBRARY)
         started.call("POST", "/i/demo/vectors/upsert", {"vectors": records(10)})
         yield started
 
@@ -41,7 +46,8 @@ def server(tmp_path_factory) -> Iterator[Freshet]:
 def send_to(server: Freshet, operation: schemathesis.APIOperation, count: int, tally: Tally) -> None:
     """Send `count` requests to one route, half of them against its schema."""
     first = operation.path.strip("/").partition("/")[0]
-    base = server.url if first in (*CONTROL, *SERVER) else f"{server.url}/i/demo"
+    index = "library" if "/documents/" in operation.path else "demo"
+    base = server.url if first in (*CONTROL, *SERVER) else f"{server.url}/i/{index}"
     session = requests.Session()
 
     def send(case: schemathesis.Case) -> None:

@@ -13,7 +13,8 @@ from indexer.segments.search import SearchQuery
 from indexer.snapshots.opener import OUTCOMES_KEPT_MS
 from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store
-from schemas.filters import parse_filter
+from query_api.matching import record_page
+from schemas.filters import Filter, parse_filter
 from schemas.records import Record
 from tests.model.oracle import Kept, State, score
 from tests.support.driver import dead_letters_of
@@ -101,6 +102,23 @@ def assert_search(snapshot: Snapshot, state: State, name: str, query: Query) -> 
     if where is not None:
         everything = state.search(name, query.vector, metric, top_k=len(kept), where=query.where)
         assert snapshot.count_matching(name, where) == len(everything)
+        assert_pages(snapshot, name, where, sorted(key for key, _ in everything))
+
+
+def assert_pages(snapshot: Snapshot, name: str, where: Filter, ids: Sequence[str]) -> None:
+    """Walk all pages of the records that match: `ids` in this order, however full a page is."""
+    for limit, bytes_max in ((7, 2**30), (1_000, 100)):
+        walked: list[str] = []
+        after = None
+        while True:
+            page = record_page(snapshot, name, where, after=after, limit=limit, bytes_max=bytes_max)
+            assert len(page.records) <= limit
+            walked += page.records
+            if page.after is None:
+                break
+            assert page.after == walked[-1]
+            after = page.after
+        assert walked == list(ids)
 
 
 def assert_dead_letters(store: Store, snapshot: Snapshot, state: State) -> None:

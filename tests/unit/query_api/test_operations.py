@@ -8,6 +8,7 @@ from producer.log.sqlite import SqliteLog
 from query_api.reads import Reads
 from schemas.errors import LogUnavailable
 
+DOCUMENT_OPERATIONS = ("upsert", "search", "fetch", "list", "delete", "update")
 QUESTION = {"vector": [1, 0, 0, 0], "topK": 1}
 
 
@@ -42,6 +43,9 @@ def test_one_document_covers_all_routes(server, http):
     assert {
         "/vectors/upsert", "/query", "/vectors/fetch", "/vectors/update", "/vectors/delete", "/vectors/list",
         "/describe_index_stats", "/namespaces", "/namespaces/{name}", "/indexes", "/indexes/{name}", "/collections",
+        "/vectors/fetch_by_metadata", "/records/namespaces/{namespace}/search",
+        "/records/namespaces/{namespace}/upsert",
+        *(f"/namespaces/{{namespace}}/documents/{name}" for name in DOCUMENT_OPERATIONS),
         "/backups", "/healthz", "/readyz", "/metrics",
     } <= document["paths"].keys()  # fmt: skip
     body = document["paths"]["/query"]["post"]["requestBody"]["content"]["application/json"]["schema"]

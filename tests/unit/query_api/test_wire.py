@@ -19,9 +19,10 @@ from query_api.rest.decode import decode_query, decode_upsert
 from query_api.rest.encode import encode_fetch, encode_query
 from query_api.rest.errors import STATUS, error_answer, status_of
 from query_api.rest.exchange import Call
-from query_api.rest.pages import page_token, read_page_token
+from query_api.rest.pages import filter_page_token, page_token, read_filter_page_token, read_page_token
 from schemas import errors
 from schemas.errors import InvalidRequest
+from schemas.filters import parse_filter
 from schemas.records import Record, dense_bytes, make_sparse
 
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -103,6 +104,17 @@ def test_page_tokens_say_what_they_were_made_of(prefix, after):
         read_page_token(token, prefix + "x")
     with pytest.raises(InvalidRequest):
         read_page_token(token[:-3] + "!!!", None)
+
+
+@given(st.text())
+def test_token_of_matching_records_belongs_to_its_filter(after):
+    """However the filter is spelled; and it is none of a listing."""
+    where, again = parse_filter({"a": 1}), parse_filter({"$and": [{"a": {"$eq": 1.0}}]})
+    token = filter_page_token(where, after)
+    assert read_filter_page_token(token, where) == read_filter_page_token(token, again) == after
+    for read in (lambda: read_filter_page_token(token, parse_filter({"a": 2})), lambda: read_page_token(token, None)):
+        with pytest.raises(InvalidRequest, match="Invalid pagination token"):
+            read()
 
 
 def test_every_error_has_a_status():
