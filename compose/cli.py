@@ -87,7 +87,8 @@ def up(
     set_up_logging("up", level=chosen.log_level, form=chosen.log_format)
 
     def ready() -> None:
-        url = f"http://{f'[{chosen.bind}]' if ':' in chosen.bind else chosen.bind}:{chosen.port}"
+        scheme = "http" if chosen.tls_certificate is None else "https"
+        url = f"{scheme}://{f'[{chosen.bind}]' if ':' in chosen.bind else chosen.bind}:{chosen.port}"
         told = {"ready": True, "url": url, "data_dir": str(chosen.data_dir.resolve()), "log": chosen.log}
         if as_json:
             print(json.dumps(told), flush=True)

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     portless_host_template: str = Field(
         "http://localhost:{control_port}/i/{name}", description="The same for an index that got no port."
     )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file of the certificate and its chain, which turns on TLS on all ports.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key, unencrypted.")
     api_workers: int = Field(
         1, ge=1, le=64, description="API processes that share the ports; one of them writes the embedded log."
     )
@@ -237,12 +242,24 @@ class Settings(BaseSettings):
         """Take what `load_settings` collected and nothing else, so that every value has a known source."""
         return (init_settings,)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_scheme(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Let the default hosts say how the ports are served."""
+        if values.get("tls_certificate") is None:
+            return values
+        defaults = {name: cls.model_fields[name].default for name in ("host_template", "portless_host_template")}
+        return {name: host.replace("http://", "https://") for name, host in defaults.items()} | values
+
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if not (self.log in ("sqlite", "sqlite://") or re.fullmatch(r"kafka://[^,\s]+:\d+(,[^,\s]+:\d+)*", self.log)):
             raise ValueError(f"log: {self.log!r} is neither sqlite:// nor kafka://host:port[,host:port]")
         if self.crash_at and not _CRASH_AT.fullmatch(self.crash_at):
             raise ValueError(f"crash_at: {self.crash_at!r} is not <step> or <step>:<count>")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            there, missing = ("tls_certificate", "tls_key") if self.tls_key is None else ("tls_key", "tls_certificate")
+            raise ValueError(f"{missing}: TLS needs it beside {there}")
         if not self.bind_without_keys and not _is_loopback(self.bind):
             raise ValueError(
                 f"bind: {self.bind} can be reached from other machines, and there are no keys yet: everybody who "

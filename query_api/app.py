@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,9 +16,13 @@ from producer.log.protocol import Log
 from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
+from query_api.doors import Doors
 from query_api.ends import EndsOptions
 from query_api.follower import FollowerOptions
 from query_api.freshness import Freshness
+from query_api.grpc.program import GrpcProgram
+from query_api.grpc.server_methods import server_methods
+from query_api.grpc.service import VectorService
 from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
@@ -83,7 +88,7 @@ class ApiDeps:
     step: Step = no_step
 
 
-def create_app(deps: ApiDeps) -> Program:
+def create_app(deps: ApiDeps) -> Doors:
     """Return the program; its lifespan starts and ends the followers, so run it with lifespan on."""
     options = deps.options
     metrics = ApiMetrics(deps.registry)
@@ -130,15 +135,26 @@ def create_app(deps: ApiDeps) -> Program:
     ):
         rest.include_router(router)
     add_document(rest)
-    return Program(
+    addressing = Addressing(deps.catalog, control_port=options.control_port)
+    program = Program(
         rest,
         hot,
         served=served,
-        addressing=Addressing(deps.catalog, control_port=options.control_port),
+        addressing=addressing,
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
         lifetime=Lifetime(served.start, close),
     )
+    stopping = asyncio.Event()
+    grpc = GrpcProgram(
+        VectorService(reads, writes).methods,
+        server_methods(served, stopping),
+        served=served,
+        addressing=addressing,
+        metrics=metrics,
+        step=deps.step,
+    )
+    return Doors(program, grpc, stopping)
 
 
 def host_of(spec: IndexSpec, options: ApiOptions) -> str:

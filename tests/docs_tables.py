@@ -65,7 +65,7 @@ async def _api() -> tuple[dict[str, dict[str, dict[str, str]]], CollectorRegistr
         settings = Settings(data_dir=Path(folder))
         async with api_parts(settings, index_ports=()) as parts:
             program = create_app(parts)
-            return program.rest.openapi()["paths"], parts.registry
+            return program.rest.rest.openapi()["paths"], parts.registry
 
 
 def routes_table() -> str:
