@@ -82,9 +82,7 @@ def test_a_compressed_message_is_inflated(encoding: str, packed, size: int) -> N
         (frame(gzip.compress(b"x" * 2_000_000), is_deflated=True), "gzip", PayloadTooLarge, "larger than the limit"),
     ],
 )
-def test_a_broken_body_is_the_clients_mistake(
-    body: bytes, encoding: str, kind: type[FreshetError], words: str
-) -> None:
+def test_a_broken_body_is_the_clients_mistake(body: bytes, encoding: str, kind: type[FreshetError], words: str) -> None:
     """Each with its reason; what inflates beyond the limit is not inflated further."""
     with pytest.raises(kind, match=words):
         only(body, encoding=encoding, bytes_max=1_000_000)
