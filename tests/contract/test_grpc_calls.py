@@ -165,7 +165,8 @@ def test_who_must_wait_is_told_for_how_long(tmp_path_factory: pytest.TempPathFac
     assert 0 < int(trailers["grpc-retry-pushback-ms"]) <= 1_000 * int(trailers["retry-after"])
 
 
-def test_an_index_is_reached_by_its_port_or_by_its_name(server: ApiServer, port: int) -> None:
+@pytest.mark.usefixtures("port")
+def test_an_index_is_reached_by_its_port_or_by_its_name(server: ApiServer) -> None:
     """By the first label of the host name on the control port; there, without one, the answer says what to do."""
     control = f"localhost:{server.ports[0]}"
     body = {"vector": [1, 2, 3, 4], "topK": 1}

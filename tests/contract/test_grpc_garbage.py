@@ -41,7 +41,7 @@ def port(server: ApiServer) -> int:
 
 @pytest.fixture(autouse=True)
 def others_are_served(port: int, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A well-behaved client calls on while a test runs; no call of it fails, and nothing goes wrong within the server."""
+    """A well-behaved client calls on while a test runs: no call of it fails, nothing goes wrong within the server."""
     failed: list[BaseException] = []
     stop = threading.Event()
 
@@ -51,13 +51,17 @@ def others_are_served(port: int, caplog: pytest.LogCaptureFixture) -> Iterator[N
                 while not stop.is_set():
                     client.call("Upsert", {"vectors": [{"id": "well", "values": [1, 2, 3, 4]}], "namespace": "well"})
                     client.call("Query", {"vector": [1, 2, 3, 4], "topK": 1, "namespace": "well"})
+                    stop.wait(0.02)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
             failed.append(error)
 
     thread = threading.Thread(target=call_on)
     thread.start()
-    with caplog.at_level(logging.ERROR):
-        yield
+    # The web server's own log goes no further up.
+    served = logging.getLogger("uvicorn.error")
+    served.addHandler(caplog.handler)
+    yield
+    served.removeHandler(caplog.handler)
     stop.set()
     thread.join(30)
     assert not thread.is_alive()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -45,7 +45,7 @@ class GrpcClient:
             self.channel = grpc.secure_channel(target, credentials, options=every)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable] = {}
 
-    def __enter__(self) -> GrpcClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import unquote
 
 import h2.config
@@ -45,7 +46,7 @@ class RawHttp2:
         self.h2.initiate_connection()
         self._flush()
 
-    def __enter__(self) -> RawHttp2:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
