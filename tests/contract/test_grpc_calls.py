@@ -209,7 +209,7 @@ def test_messages_of_errors_survive_the_trailers(port: int) -> None:
         assert len(answered.message) < 5_000
 
 
-def test_connections_carry_many_calls_at_once(port: int, client: GrpcClient) -> None:
+def test_connections_carry_many_calls_at_once(client: GrpcClient) -> None:
     """A slow call does not hold up the others on its connection."""
     request = pb.QueryRequest(vector=[1, 2, 3, 4], top_k=1)
     method = client.channel.unary_unary(
