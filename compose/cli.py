@@ -104,7 +104,7 @@ def up(
 
 def _arguments(config: Path | None, loaded: Loaded) -> list[str]:
     """Return the options that hand the settings of this command line on to a child."""
-    from compose.config import spell
+    from compose.spelling import spell
 
     arguments = ["--config", str(config)] if config is not None else []
     for name, source in loaded.sources.items():
@@ -184,7 +184,7 @@ def show_config(
         told = {name: {"value": value, "source": loaded.sources[name]} for name, value in effective.items()}
         print(json.dumps(told, indent=2, default=str))
         return
-    from compose.config import spell
+    from compose.spelling import spell
 
     width = max(map(len, effective))
     for name, value in effective.items():

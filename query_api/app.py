@@ -96,14 +96,7 @@ def create_app(deps: ApiDeps) -> Doors:
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
     reads = _reads(options, search_threads)
-    writes = Writes(
-        deps.publisher,
-        clock_ms=deps.clock_ms,
-        metrics=metrics,
-        options=options.writes,
-        freshness=options.freshness,
-        step=deps.step,
-    )
+    writes = _writes(deps, metrics)
     hot = HotRoutes(reads, writes)
     control = ControlPlane(
         catalog=deps.catalog,
@@ -146,14 +139,8 @@ def create_app(deps: ApiDeps) -> Doors:
         lifetime=Lifetime(served.start, close),
     )
     stopping = asyncio.Event()
-    grpc = GrpcProgram(
-        VectorService(reads, writes).methods,
-        server_methods(served, stopping),
-        served=served,
-        addressing=addressing,
-        metrics=metrics,
-        step=deps.step,
-    )
+    methods = (VectorService(reads, writes).methods, server_methods(served, stopping))
+    grpc = GrpcProgram(*methods, served=served, addressing=addressing, metrics=metrics, step=deps.step)
     return Doors(program, grpc, stopping)
 
 
@@ -169,6 +156,17 @@ def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:
         options=options.reads,
         freshness=options.freshness,
         native_threads=options.search_threads,
+    )
+
+
+def _writes(deps: ApiDeps, metrics: ApiMetrics) -> Writes:
+    return Writes(
+        deps.publisher,
+        clock_ms=deps.clock_ms,
+        metrics=metrics,
+        options=deps.options.writes,
+        freshness=deps.options.freshness,
+        step=deps.step,
     )
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 import schemas.errors
-from compose.config import Loaded, Settings, spell
+from compose.config import Loaded, Settings
+from compose.spelling import spell
 from compose.wiring import api_parts
 from indexer.metrics import IndexerMetrics
 from query_api.app import create_app
