@@ -60,6 +60,7 @@ _Message = TypeVar("_Message", bound=Message)
 _FLOAT32 = np.dtype("<f4")
 _EXACT_INTEGER_MAX = 2**53
 _FETCHED_PER_UNIT = 10
+_SHORT_BYTES = 120
 # Tags of values, metadata and sparse values.
 _OF_VECTOR = (b"\x12", b"\x1a", b"\x22")
 _OF_MATCH = (b"\x1a", b"\x22", b"\x2a")
@@ -211,14 +212,17 @@ def encode_upserted(count: int) -> bytes:
 def encode_query(result: QueryResult, namespace: str) -> bytes:
     """Return the answer to a query."""
     scores = np.array([match.score for match in result.matches], dtype=_FLOAT32).tobytes()
-    matches = (
-        text(b"\x0a", match.id)
-        + b"\x15"
-        + scores[4 * place : 4 * place + 4]
-        + (b"" if match.record is None else record_parts(match.record, _OF_MATCH))
-        for place, match in enumerate(result.matches)
-    )
-    return joined(b"\x12", matches) + text(b"\x1a", namespace) + _usage(b"\x22", 1)
+    parts = []
+    for place, (name, _, record) in enumerate(result.matches):
+        key, score = name.encode(), scores[4 * place : 4 * place + 4]
+        if record is None and len(key) <= _SHORT_BYTES:
+            # Nearly all matches: id and score, with lengths that are one byte each.
+            parts.append(b"\x12%c\x0a%c%b\x15%b" % (len(key) + 7, len(key), key, score))
+        else:
+            rest = b"" if record is None else record_parts(record, _OF_MATCH)
+            parts.append(sized(b"\x12", sized(b"\x0a", key) + b"\x15" + score + rest))
+    parts += (text(b"\x1a", namespace), _usage(b"\x22", 1))
+    return b"".join(parts)
 
 
 def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int) -> bytes:

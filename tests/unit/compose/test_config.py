@@ -148,7 +148,7 @@ def test_every_setting_is_described():
     assert all(info.description for info in Settings.model_fields.values())
 
 
-def test_hosts_say_https_where_tls_is_on(tmp_path, monkeypatch):
+def test_hosts_say_https_where_tls_is_on():
     """Unless they are set themselves; a certificate without a key, or the other way round, is refused."""
     pair = {"tls_certificate": "c.pem", "tls_key": "k.pem"}
     chosen = load_settings(overrides=pair).settings
@@ -158,6 +158,6 @@ def test_hosts_say_https_where_tls_is_on(tmp_path, monkeypatch):
         load_settings(overrides={**pair, "host_template": "{name}.example"}).settings.host_template == "{name}.example"
     )
     assert load_settings().settings.host_template == "http://localhost:{port}"
-    for one in pair:
+    for one, value in pair.items():
         with pytest.raises(ConfigError, match="TLS needs it beside"):
-            load_settings(overrides={one: pair[one]})
+            load_settings(overrides={one: value})
