@@ -20,10 +20,11 @@ _FRAME_BYTES = 16_384
 
 
 class GrpcConnection:
-    """One connection to the port of an index."""
+    """One connection to the control port; the index is the first label of the host name."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, index: str) -> None:
         self._port = port
+        self._authority = f"{index}.localhost:{port}"
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._heads: dict[str, bytes] = {}
@@ -72,7 +73,7 @@ class GrpcConnection:
                 (":method", "POST"),
                 (":scheme", "http"),
                 (":path", f"/VectorService/{method}"),
-                (":authority", f"localhost:{self._port}"),
+                (":authority", self._authority),
                 ("content-type", "application/grpc"),
                 ("te", "trailers"),
                 ("api-key", "bench"),

@@ -31,7 +31,7 @@ async def transports(bench: Bench) -> Sequence[Row]:
     """Ask, then write, over both; before that both must give the same answers."""
     server = (await bench.loaded()).server
     seconds = min(_SECONDS_MAX, bench.options.seconds / 2) / (2 * _TURNS)
-    port = await _index_port(server.port)
+    port = server.port
     asked = [pb.QueryRequest(vector=query, top_k=10).SerializeToString() for query in bench.data.queries.tolist()]
     found = await _checked(port, bench.questions, asked, bench.truth)
     sent = (("/query", bench.questions), ("Query", asked))
@@ -47,7 +47,7 @@ async def transports(bench: Bench) -> Sequence[Row]:
         await _compared(key, port, sent, (writers, seconds))
         for key, writers in (("grpc_upsert_1", 1), ("grpc_upsert_4", 4))
     ]
-    await work.remove_namespace(server.port, _SPACE)
+    await work.remove_namespace(port, _SPACE)
     return rows
 
 
@@ -64,9 +64,9 @@ async def _compared(
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(_TURNS):
-        by_rest = [Connection(port) for _ in range(connections)]
+        by_rest = [Connection(port, work.prefix_of()) for _ in range(connections)]
         theirs += await _calling([_rest_call(one, *rest) for one in by_rest], seconds)
-        by_grpc = [GrpcConnection(port) for _ in range(connections)]
+        by_grpc = [GrpcConnection(port, work.INDEX) for _ in range(connections)]
         ours += await _calling([_grpc_call(one, *grpc) for one in by_grpc], seconds)
         for one in (*by_rest, *by_grpc):
             await one.close()
@@ -112,7 +112,7 @@ def _grpc_call(connection: GrpcConnection, method: str, sent: Sequence[bytes]) -
 
 async def _checked(port: int, questions: Sequence[bytes], asked: Sequence[bytes], truth: np.ndarray) -> float:
     """Return the recall over gRPC. Raises `RuntimeError` where both doors do not give the same matches."""
-    rest, grpc = Connection(port), GrpcConnection(port)
+    rest, grpc = Connection(port, work.prefix_of()), GrpcConnection(port, work.INDEX)
     found = 0
     for place in range(_CHECKED):
         answer = pb.QueryResponse.FromString(await grpc.call("Query", asked[place]))
@@ -125,13 +125,6 @@ async def _checked(port: int, questions: Sequence[bytes], asked: Sequence[bytes]
     await rest.close()
     await grpc.close()
     return found / (_CHECKED * truth.shape[1])
-
-
-async def _index_port(port: int) -> int:
-    """Return the index's own port: gRPC has no paths."""
-    async with work.connected(port, None) as control:
-        described = work.checked(await control.call("GET", f"/indexes/{work.INDEX}")).json()
-    return int(described["host"].rpartition(":")[2])
 
 
 def _as_message(body: bytes) -> bytes:
