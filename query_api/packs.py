@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -31,10 +32,12 @@ async def append_in_packs(
     packs = list(packs_of(events))
     if len(packs) > 1:
         await asyncio.to_thread(admit, index.spec, namespace, events)
-    silent = replace(context, visible_ms=None)
-    for pack in packs[:-1]:
+    for number, pack in enumerate(packs[:-1]):
+        # Only the last one waits until it is visible, which all others are by then.
+        silent = replace(context, visible_ms=0, idempotency_key=_key_of(context.idempotency_key, number))
         await writes.append(index, namespace, pack, silent)
-    return await writes.append(index, namespace, packs[-1], context)
+    last = replace(context, idempotency_key=_key_of(context.idempotency_key, len(packs) - 1))
+    return await writes.append(index, namespace, packs[-1], last)
 
 
 def packs_of(events: Sequence[Upsert], *, bytes_max: int = APPEND_BYTES_MAX) -> Iterator[Sequence[Upsert]]:
@@ -47,6 +50,16 @@ def packs_of(events: Sequence[Upsert], *, bytes_max: int = APPEND_BYTES_MAX) -> 
             begin, size = place, 0
         size += each
     yield events[begin:]
+
+
+def _key_of(key: bytes | None, number: int) -> bytes | None:
+    """Return the idempotency key of a pack: each has one of its own, since a key names one batch.
+
+    A request that comes again is split in the same way, so its packs have the same keys again.
+    """
+    if key is None or number == 0:
+        return key
+    return hashlib.blake2b(b"%b\0%d" % (key, number), digest_size=16).hexdigest().encode()
 
 
 def _bytes_at_most(event: Upsert) -> int:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import orjson
 
+from query_api.asked import wanted_of, write_context
 from query_api.commands import deletions, required_filter, update_of
 from query_api.grpc import codec
 from query_api.grpc.frames import THREAD_BYTES
 from query_api.packs import append_in_packs
 from query_api.reads import NamespaceInfo, Reads
 from query_api.rest.encode import explained
-from query_api.rest.exchange import Call, read_headers, wanted_of, write_context, write_headers
+from query_api.rest.exchange import Call, read_headers, write_headers
 from query_api.rest.pages import page_token, read_page_token
 from query_api.writes import Writes, Written
 from schemas.errors import InvalidRequest

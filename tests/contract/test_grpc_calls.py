@@ -18,6 +18,7 @@ from query_api.grpc import health_pb2, reflection_pb2
 from query_api.grpc import vector_service_pb2 as pb
 from query_api.grpc.frames import frame
 from query_api.writes import WriteOptions
+from schemas.limits import APPEND_BYTES_MAX
 from tests.support.api_server import ApiServer
 from tests.support.grpc_client import GrpcClient
 from tests.support.raw_http2 import RawHttp2
@@ -144,6 +145,26 @@ def test_an_upsert_larger_than_an_append_of_the_log_arrives_whole(server: ApiSer
         assert np.array_equal(np.array(found.matches[0].values, np.float32), rows[617])
         wide, _ = client.send("Query", pb.QueryRequest(vector=rows[5].tolist(), top_k=1_000, include_values=True))
         assert {match.id for match in wide.matches} == {f"r{n}" for n in range(1_000)}
+
+
+def test_a_large_upsert_that_comes_again_under_its_key_undoes_nothing(server: ApiServer) -> None:
+    """Every pack of it is known again, and none is taken for another."""
+    port = make_index(server, "again", 4_096)
+    rows = np.random.default_rng(4).random((600, 4_096), np.float32)
+    request = pb.UpsertRequest(vectors=[pb.Vector(id=f"r{n}", values=row.tolist()) for n, row in enumerate(rows)])
+    assert request.ByteSize() > APPEND_BYTES_MAX
+    keyed = {"freshet-idempotency-key": "large", "x-freshet-wait-visible-ms": "30000"}
+    with GrpcClient(f"localhost:{port}") as client:
+        client.send("Upsert", request, keyed)
+        stats, _ = client.call("DescribeIndexStats", {})
+        assert stats["totalVectorCount"] == 600
+        changed = {"vectors": [{"id": name, "values": [1.0] * 4_096} for name in ("r0", "r599")]}
+        client.call("Upsert", changed)
+        _, call = client.send("Upsert", request, keyed)
+        told = {one.key: one.value for one in call.initial_metadata()}
+        assert told["x-freshet-visible"] == "true"
+        fetched, _ = client.send("Fetch", pb.FetchRequest(ids=["r0", "r599"]))
+        assert [set(vector.values) for vector in fetched.vectors.values()] == [{1.0}, {1.0}]
 
 
 def test_who_must_wait_is_told_for_how_long(tmp_path_factory: pytest.TempPathFactory) -> None:
