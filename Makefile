@@ -49,7 +49,7 @@ docs: venv ## write the tables of README.md and the example settings from the co
 	$(VENV)/python -m tests.docs_tables --write
 
 proto: venv ## generate the protobuf classes again
-	$(VENV)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. schemas/pb/*.proto
+	$(VENV)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. schemas/pb/*.proto query_api/grpc/*.proto
 
 lock: venv ## resolve requirements.lock again (ARGS="--upgrade" for newer versions)
 	.build/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -88,7 +88,8 @@ def up(
     set_up_logging("up", level=chosen.log_level, form=chosen.log_format)
 
     def ready() -> None:
-        url = f"http://{f'[{chosen.bind}]' if ':' in chosen.bind else chosen.bind}:{chosen.port}"
+        scheme = "http" if chosen.tls_certificate is None else "https"
+        url = f"{scheme}://{f'[{chosen.bind}]' if ':' in chosen.bind else chosen.bind}:{chosen.port}"
         told = {"ready": True, "url": url, "data_dir": str(chosen.data_dir.resolve()), "log": chosen.log}
         if as_json:
             print(json.dumps(told), flush=True)
@@ -104,7 +105,7 @@ def up(
 
 def _arguments(config: Path | None, loaded: Loaded) -> list[str]:
     """Return the options that hand the settings of this command line on to a child."""
-    from compose.config import spell
+    from compose.spelling import spell
 
     arguments = ["--config", str(config)] if config is not None else []
     for name, source in loaded.sources.items():
@@ -184,7 +185,7 @@ def show_config(
         told = {name: {"value": value, "source": loaded.sources[name]} for name, value in effective.items()}
         print(json.dumps(told, indent=2, default=str))
         return
-    from compose.config import spell
+    from compose.spelling import spell
 
     width = max(map(len, effective))
     for name, value in effective.items():

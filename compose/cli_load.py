@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from compose.cli_target import Target, default_url, targeted
+from compose.cli_target import Target, default_trust, default_url, targeted
 
 __all__ = ["register"]
 
@@ -54,7 +54,7 @@ def load(
         speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
         bar.update(task, advance=rows, rate=f"{speed:,.0f}" if speed else "-")
 
-    options = LoadOptions(writers=writers, batch_rows=batch)
+    options = LoadOptions(writers=writers, batch_rows=batch, trust=default_trust(target.url))
     loader = Loader(
         source,
         url=target.url or default_url(),

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, get_type_hi
 import typer
 
 if TYPE_CHECKING:
+    import ssl
+
     from compose.client import Client
 
-__all__ = ["AsJson", "IndexName", "Target", "Url", "default_url", "open_client", "targeted"]
+__all__ = ["AsJson", "IndexName", "Target", "Url", "default_trust", "default_url", "open_client", "targeted"]
 
 Url = Annotated[str, typer.Option("--url", help="Address of the server; from the settings where it is not given.")]
 IndexName = Annotated[str, typer.Option("--index", "-i", help="Name of the index.")]
@@ -44,7 +46,17 @@ def open_client(url: str) -> Client:
     """Return a client of the server at `url`, or of the one that the settings name."""
     from compose.client import Client
 
-    return Client(url or default_url())
+    return Client(url or default_url(), default_trust(url))
+
+
+def default_trust(url: str) -> ssl.SSLContext | None:
+    """Return what the server of these settings is trusted by; None for what this machine trusts."""
+    if url:
+        return None
+    from compose.config import load_settings
+    from compose.tls import client_context
+
+    return client_context(load_settings().settings)
 
 
 def default_url() -> str:
@@ -53,7 +65,8 @@ def default_url() -> str:
 
     chosen = load_settings().settings
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(chosen.bind, chosen.bind)  # noqa: S104 # it is asked, not bound
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{chosen.port}"
+    scheme = "http" if chosen.tls_certificate is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{chosen.port}"
 
 
 def targeted(command: Callable[Concatenate[Target, _P], None]) -> Callable[..., None]:

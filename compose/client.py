@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,10 +19,13 @@ _SECONDS = 75.0
 class Client:
     """Calls a server at `url`; a context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: ssl.SSLContext | None = None) -> None:
+        """Trust the server by `trust`, or by what this machine trusts."""
         self._url = url.rstrip("/")
         # A proxy of the environment has no business between this machine and itself.
-        self._http = httpx2.Client(base_url=self._url, timeout=_SECONDS, trust_env=False)
+        self._http = httpx2.Client(
+            base_url=self._url, timeout=_SECONDS, trust_env=False, verify=trust or ssl.create_default_context()
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -29,15 +29,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from compose.spelling import parse_ports
 from schemas.errors import ConfigError
 
-__all__ = ["Loaded", "Settings", "limit_native_threads", "load_settings", "parse_ports", "spell", "temporary_folder"]
+__all__ = ["Loaded", "Settings", "limit_native_threads", "load_settings", "temporary_folder"]
 
 PREFIX = "FRESHET_"
 # Variables with our prefix that are no settings: where the file is, and what the test suite asks for.
 NOT_SETTINGS = frozenset({"FRESHET_CONFIG", "FRESHET_REQUIRE_KAFKA"})
 DEFAULT_FILE = Path("freshet.toml")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _CRASH_AT = re.compile(r"[a-z_.]+(:[1-9]\d{0,8})?")
 
 
@@ -51,24 +51,8 @@ def limit_native_threads() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def parse_ports(value: object) -> object:
-    """Turn `"5081-5180,6000"` into the ports it names, in order; other values go through. Raises `ValueError`."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        return value
-    ports: dict[int, None] = {}
-    for part in value.replace(" ", "").split(","):
-        if not part:
-            continue
-        match = _PORTS.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part!r} is neither a port nor a range such as 5081-5180")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not 1 <= first <= last <= 65_535:
-            raise ValueError(f"{part!r} does not lie within 1 to 65535 in rising order")
-        ports.update(dict.fromkeys(range(first, last + 1)))
-    return tuple(ports)
+# Nothing is written as "".
+_PathOrNone = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 def _obeyed_by(target: str, description: str, **bounds: float) -> Any:
@@ -97,6 +81,11 @@ class Settings(BaseSettings):
     portless_host_template: str = Field(
         "http://localhost:{control_port}/i/{name}", description="The same for an index that got no port."
     )
+    tls_certificate: _PathOrNone = Field(
+        None,
+        description="PEM file of the certificate and its chain, which turns on TLS on all ports.",
+    )
+    tls_key: _PathOrNone = Field(None, description="PEM file of the certificate's key, unencrypted.")
     api_workers: int = Field(
         1, ge=1, le=64, description="API processes that share the ports; one of them writes the embedded log."
     )
@@ -237,6 +226,15 @@ class Settings(BaseSettings):
         """Take what `load_settings` collected and nothing else, so that every value has a known source."""
         return (init_settings,)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_scheme(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Let the default hosts say how the ports are served."""
+        if not values.get("tls_certificate"):
+            return values
+        defaults = {name: cls.model_fields[name].default for name in ("host_template", "portless_host_template")}
+        return {name: host.replace("http://", "https://") for name, host in defaults.items()} | values
+
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if not (self.log in ("sqlite", "sqlite://") or re.fullmatch(r"kafka://[^,\s]+:\d+(,[^,\s]+:\d+)*", self.log)):
@@ -245,6 +243,9 @@ class Settings(BaseSettings):
             _check_template(name, getattr(self, name))
         if self.crash_at and not _CRASH_AT.fullmatch(self.crash_at):
             raise ValueError(f"crash_at: {self.crash_at!r} is not <step> or <step>:<count>")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            there, missing = ("tls_certificate", "tls_key") if self.tls_key is None else ("tls_key", "tls_certificate")
+            raise ValueError(f"{missing}: TLS needs it beside {there}")
         if not self.bind_without_keys and not _is_loopback(self.bind):
             raise ValueError(
                 f"bind: {self.bind} can be reached from other machines, and there are no keys yet: everybody who "
@@ -331,21 +332,6 @@ def temporary_folder() -> Path:
     """Return the folder for sockets: the user's runtime folder where there is one, else the temporary folder."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
-
-
-def spell(value: object) -> str:
-    """Return a value as people write it: ranges for ports, `true` and `false`, nothing for nothing."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, tuple):
-        return str(value)
-    runs: list[list[int]] = []
-    for port in value:
-        if runs and runs[-1][-1] == port - 1:
-            runs[-1].append(port)
-        else:
-            runs.append([port])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _from_environment() -> dict[str, Any]:

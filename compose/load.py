@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class LoadOptions:
     state_seconds: float = 1.0
     retry_seconds_min: float = 0.1
     retry_seconds_max: float = 5.0
+    trust: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,11 @@ class Loader:
         try:
             async with (
                 httpx2.AsyncClient(
-                    base_url=self._target["url"], limits=limits, timeout=timeout, trust_env=False
+                    base_url=self._target["url"],
+                    limits=limits,
+                    timeout=timeout,
+                    trust_env=False,
+                    verify=self._options.trust or ssl.create_default_context(),
                 ) as http,
                 asyncio.TaskGroup() as group,
             ):

@@ -13,10 +13,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from compose.connections import Connections, refusal
 
-__all__ = ["JoiningProtocol", "protocol_with"]
+__all__ = ["JoinedWrites", "JoiningProtocol", "protocol_with"]
 
 
-class _JoinedWrites:
+class JoinedWrites:
     """A transport that writes what comes in one turn of the loop at the end of it, or when it is told to."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -60,7 +60,7 @@ class JoiningProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn is called
         """See `asyncio.Protocol`."""
-        self._joined = _JoinedWrites(transport, self.loop)
+        self._joined = JoinedWrites(transport, self.loop)
         super().connection_made(self._joined)  # type: ignore[arg-type] # all that it uses of one
         self._since = self.loop.time()
         if not self.bounds.admit(self):

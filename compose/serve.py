@@ -8,7 +8,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import uvloop
 
 from compose.config import Settings
 from compose.connections import ConnectionLimits, Connections
+from compose.first_bytes import first_bytes_with
 from compose.holding import hold, run_directory
 from compose.peers import door_of
 from compose.ports import BACKLOG, BoundPorts, bind_ports, inherited_ports
-from compose.protocol import protocol_with
+from compose.tls import server_context
 from compose.wiring import api_parts, is_embedded
 from query_api.app import create_app
 from schemas.errors import FreshetError
@@ -42,12 +43,14 @@ _SWITCH_SECONDS = 0.0005
 class _Server(uvicorn.Server):
     """uvicorn's server, with signals left to us, and with a Unix socket beside its ports where `door` is not empty."""
 
-    def __init__(self, config: uvicorn.Config, door: str) -> None:
+    def __init__(self, config: uvicorn.Config, door: str, begin_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._door = door
+        self._begin_stop = begin_stop
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what was accepted; the socket goes first, so that nobody comes by it any more."""
+        self._begin_stop()
         if self._door:
             await asyncio.to_thread(Path(self._door).unlink, missing_ok=True)
         await super().shutdown(sockets)
@@ -99,6 +102,7 @@ def run_api(settings: Settings, *, is_supervised: bool, worker: int = 0, descrip
 async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_supervised: bool) -> int:
     # Large bodies are decoded one at a time: threads that all want the interpreter would hold up the event loop.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "bodies"))
+    tls = server_context(settings)
     if ports.skipped:
         _log.warning("index ports in use elsewhere are skipped", ports=list(ports.skipped))
     try:
@@ -107,9 +111,10 @@ async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_super
                 if spec.port and spec.port not in ports.index_ports:
                     _log.error("the port of an index is not ours now; use its path", index=spec.name, port=spec.port)
             connections = Connections(ConnectionLimits(**settings.options_of(ConnectionLimits)))
+            app = create_app(parts)
             config = uvicorn.Config(
-                create_app(parts),
-                http=protocol_with(connections),
+                app,
+                http=first_bytes_with(connections),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -117,6 +122,7 @@ async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_super
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
+                ssl_context_factory=None if tls is None else (lambda *_: tls),
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, int(settings.stop_seconds * (1 - _CLOSING_SHARE))),
             )
@@ -124,11 +130,17 @@ async def _serve(settings: Settings, ports: BoundPorts, worker: int, *, is_super
             gc.collect()
             gc.freeze()
             door = door_of(run_directory(settings.data_dir), worker) if settings.api_workers > 1 else ""
-            server = _Server(config, door)
+            server = _Server(config, door, app.begin_stop)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, server.stop)
             loop.add_signal_handler(signal.SIGINT, (lambda: None) if is_supervised else server.stop)
-            _log.info("listening", host=settings.bind, port=settings.port, index_ports=len(ports.index_ports))
+            _log.info(
+                "listening",
+                host=settings.bind,
+                port=settings.port,
+                index_ports=len(ports.index_ports),
+                tls=tls is not None,
+            )
             await server.serve(sockets=list(ports.sockets))
             if not server.started:
                 raise FreshetError("The API did not start; the lines above say why.")

@@ -25,6 +25,7 @@ from compose.config import Settings
 from compose.holding import hold, run_directory
 from compose.peers import door_of, get
 from compose.ports import SharedPorts, check_control_port
+from compose.tls import client_context, server_context
 from schemas.errors import ConfigError
 
 __all__ = ["EXIT_CONFIG", "SupervisorOptions", "supervise", "tie_to_parent"]
@@ -148,6 +149,8 @@ def supervise(
     `arguments` hand the command line's settings on to the children; `ready` is called once the API answers reads.
     Raises `ConfigError` where the data directory is held by somebody else, or the port is taken.
     """
+    # Said before anything is started, not by every child.
+    server_context(settings)
     with hold(settings.data_dir, "up") if has_indexer else contextlib.nullcontext():
         ports = None
         if settings.api_workers > 1:
@@ -252,7 +255,7 @@ async def _announce(settings: Settings, ready: Callable[[], None], options: Supe
         # Nobody listens yet, or it went away half-way: asked again.
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(2):
-                reader, writer = await asyncio.open_connection(host, settings.port)
+                reader, writer = await asyncio.open_connection(host, settings.port, ssl=client_context(settings))
                 writer.write(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                 status = await reader.readline()
                 writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,9 +16,13 @@ from producer.log.protocol import Log
 from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
+from query_api.doors import Doors
 from query_api.ends import EndsOptions
 from query_api.follower import FollowerOptions
 from query_api.freshness import Freshness
+from query_api.grpc.program import GrpcProgram
+from query_api.grpc.server_methods import server_methods
+from query_api.grpc.service import VectorService
 from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
@@ -90,7 +95,7 @@ class ApiDeps:
     step: Step = no_step
 
 
-def create_app(deps: ApiDeps) -> Program:
+def create_app(deps: ApiDeps) -> Doors:
     """Return the program; its lifespan starts and ends the followers, so run it with lifespan on."""
     options = deps.options
     metrics = ApiMetrics(deps.registry)
@@ -98,14 +103,7 @@ def create_app(deps: ApiDeps) -> Program:
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
     reads = _reads(options, search_threads)
-    writes = Writes(
-        deps.publisher,
-        clock_ms=deps.clock_ms,
-        metrics=metrics,
-        options=options.writes,
-        freshness=options.freshness,
-        step=deps.step,
-    )
+    writes = _writes(deps, metrics)
     hot = HotRoutes(reads, writes)
     control = ControlPlane(
         catalog=deps.catalog,
@@ -138,15 +136,20 @@ def create_app(deps: ApiDeps) -> Program:
         backups_router(control, deps.open_log),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
     )
-    return Program(
+    addressing = Addressing(deps.catalog, control_port=options.control_port)
+    program = Program(
         rest,
         hot,
         served=served,
-        addressing=Addressing(deps.catalog, control_port=options.control_port),
+        addressing=addressing,
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
         lifetime=Lifetime(start, close),
     )
+    stopping = asyncio.Event()
+    methods = (VectorService(reads, writes).methods, server_methods(served, stopping))
+    grpc = GrpcProgram(*methods, served=served, addressing=addressing, metrics=metrics, step=deps.step)
+    return Doors(program, grpc, stopping)
 
 
 def host_of(spec: IndexSpec, options: ApiOptions) -> str:
@@ -187,6 +190,17 @@ def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:
         options=options.reads,
         freshness=options.freshness,
         native_threads=options.search_threads,
+    )
+
+
+def _writes(deps: ApiDeps, metrics: ApiMetrics) -> Writes:
+    return Writes(
+        deps.publisher,
+        clock_ms=deps.clock_ms,
+        metrics=metrics,
+        options=deps.options.writes,
+        freshness=deps.options.freshness,
+        step=deps.step,
     )
 
 

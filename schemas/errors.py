@@ -20,6 +20,8 @@ FreshetError
 │   ├── SnapshotBehind        only older state than already served is left
 │   └── StoreUnavailable      the snapshot store does not answer
 ├── OutcomeUnknown            durable, the result is not known yet        504
+├── DeadlineExceeded          the caller's own deadline has passed        504
+├── Unimplemented             a method or encoding that is not served     501
 ├── CommitConflict            another worker owns the partition
 ├── CorruptData               bytes do not match their digest or format
 ├── UnsupportedFormat         written by a newer version
@@ -37,6 +39,7 @@ __all__ = [
     "CommitConflict",
     "ConfigError",
     "CorruptData",
+    "DeadlineExceeded",
     "Forbidden",
     "ForeignPosition",
     "FreshetError",
@@ -55,6 +58,7 @@ __all__ = [
     "StoreUnavailable",
     "TailFull",
     "Unavailable",
+    "Unimplemented",
     "UnprocessableBody",
     "UnsupportedFormat",
 ]
@@ -200,6 +204,18 @@ class OutcomeUnknown(FreshetError):
     """The write is durable, but its result is not known yet."""
 
     code = Code.DEADLINE_EXCEEDED
+
+
+class DeadlineExceeded(FreshetError):
+    """The caller's deadline passed before its answer was known; an accepted write is carried out all the same."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+class Unimplemented(FreshetError):
+    """A method, or a way of saying things, that is not served."""
+
+    code = Code.UNIMPLEMENTED
 
 
 class CommitConflict(FreshetError):

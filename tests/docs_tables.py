@@ -14,7 +14,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 import schemas.errors
-from compose.config import Loaded, Settings, spell
+from compose.config import Loaded, Settings
+from compose.spelling import spell
 from compose.wiring import api_parts
 from indexer.metrics import IndexerMetrics
 from query_api.app import create_app
@@ -65,7 +66,7 @@ async def _api() -> tuple[dict[str, dict[str, dict[str, str]]], CollectorRegistr
         settings = Settings(data_dir=Path(folder))
         async with api_parts(settings, index_ports=()) as parts:
             program = create_app(parts)
-            return program.rest.openapi()["paths"], parts.registry
+            return program.rest.rest.openapi()["paths"], parts.registry
 
 
 def routes_table() -> str:

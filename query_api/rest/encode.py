@@ -11,7 +11,7 @@ from indexer.segments.search import SliceReport
 from query_api.questions import QueryResult
 from schemas.records import Record
 
-__all__ = ["encode", "encode_fetch", "encode_query"]
+__all__ = ["encode", "encode_fetch", "encode_query", "explained"]
 
 _FETCHED_PER_UNIT = 10
 
@@ -33,7 +33,7 @@ def encode_query(result: QueryResult, namespace: str) -> bytes:
         found.append(item)
     body: dict[str, object] = {"matches": found, "namespace": namespace, "usage": {"readUnits": 1}}
     if result.explain is not None:
-        body["explain"] = [_explained(report) for report in result.explain]
+        body["explain"] = [explained(report) for report in result.explain]
     return encode(body)
 
 
@@ -51,7 +51,8 @@ def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int, n
     return encode(body)
 
 
-def _explained(report: SliceReport) -> dict[str, object]:
+def explained(report: SliceReport) -> dict[str, object]:
+    """Return how one segment was searched."""
     return {
         "segment": report.segment_id,
         "plan": report.plan,

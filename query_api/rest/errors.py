@@ -11,6 +11,7 @@ from query_api.rest.exchange import POSITION_HEADER, Answer
 from schemas.errors import (
     AlreadyExists,
     Code,
+    DeadlineExceeded,
     Forbidden,
     FreshetError,
     InvalidRequest,
@@ -22,6 +23,7 @@ from schemas.errors import (
     PositionNotReached,
     TailFull,
     Unavailable,
+    Unimplemented,
     UnprocessableBody,
 )
 
@@ -44,6 +46,8 @@ STATUS: dict[type[FreshetError], int] = {
     TailFull: 429,
     Unavailable: 503,
     OutcomeUnknown: 504,
+    DeadlineExceeded: 504,
+    Unimplemented: 501,
 }
 # Where the control plane's word differs from the code's name.
 _CONTROL_CODES = {403: "FORBIDDEN", 413: "PAYLOAD_TOO_LARGE", 422: "UNPROCESSABLE_ENTITY"}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from query_api.commands import deletions, required_filter, update_of
 from query_api.documents import check_vectors_index, holds_documents
 from query_api.engine_stats import engine_stats
 from query_api.matching import RecordPage
@@ -20,12 +21,12 @@ from query_api.rest.pages import filter_page_token, page_token, read_filter_page
 from query_api.rest.routing import answer_of, body_of, call_of, documented, json_answer
 from query_api.writes import Writes
 from schemas.errors import InvalidRequest
-from schemas.filters import Filter, filter_to_json, parse_filter
+from schemas.filters import filter_to_json, parse_filter
 from schemas.indexes import VectorType
-from schemas.limits import BATCH_RECORDS_MAX, FETCH_MATCHING_DEFAULT, LIST_LIMIT_MAX
+from schemas.limits import FETCH_MATCHING_DEFAULT, LIST_LIMIT_MAX
 from schemas.metadata import canonical_metadata
-from schemas.operations import Delete, DeleteNamespace, DeleteWhere, Event, Update, UpdateWhere
-from schemas.records import check_id, dense_bytes
+from schemas.operations import Update, UpdateWhere
+from schemas.records import dense_bytes
 
 __all__ = ["vectors_router"]
 
@@ -165,25 +166,18 @@ async def _fetch_by_metadata(reads: Reads, call: Call, body: FetchByMetadataBody
 
 
 def _update(body: UpdateBody) -> Update:
-    if body.dry_run:
-        raise InvalidRequest("'dryRun' counts the records of a 'filter'; an update by id has none")
-    if body.id is None:
-        raise InvalidRequest("Update needs an 'id' or a 'filter'")
-    check_id(body.id)
-    event = Update(
+    return update_of(
         body.id,
-        dense_bytes(body.values) or None,
-        sparse_of(body.sparse_values, "sparseValues"),
-        canonical_metadata(body.set_metadata) or None,
+        values=dense_bytes(body.values),
+        sparse=sparse_of(body.sparse_values, "sparseValues"),
+        set_metadata=body.set_metadata,
+        dry_run=bool(body.dry_run),
     )
-    if event.values is None and event.sparse is None and event.set_metadata is None:
-        raise InvalidRequest("Update must change at least one of 'values', 'sparseValues' and 'setMetadata'")
-    return event
 
 
 async def _update_where(reads: Reads, writes: Writes, call: Call, body: UpdateBody) -> Response:
     """Update by filter; an `id` beside it is dropped, as the hosted service does."""
-    where = _filter(body.filter, "Update with empty metadata filter is not allowed")
+    where = required_filter(body.filter, "Update with empty metadata filter is not allowed")
     if body.values or body.sparse_values:
         raise InvalidRequest("Update by metadata filter can set metadata only, not values")
     namespace = body.namespace or ""
@@ -198,26 +192,7 @@ async def _update_where(reads: Reads, writes: Writes, call: Call, body: UpdateBo
 
 async def _delete(writes: Writes, call: Call, body: DeleteBody) -> Response:
     check_vectors_index(call.index.spec)
-    events: list[Event]
-    if body.delete_all:
-        if body.ids is not None or body.filter is not None:
-            raise InvalidRequest("'deleteAll' cannot be combined with 'ids' or 'filter'")
-        events = [DeleteNamespace(keep=True)]
-    elif body.filter is not None and (body.filter != {} or not body.ids):
-        # Ids beside a filter are dropped, as the hosted service does.
-        where = _filter(body.filter, "Delete with empty metadata filter is not allowed")
-        events = [DeleteWhere(filter_to_json(where))]
-    elif body.ids:
-        if len(body.ids) > BATCH_RECORDS_MAX:
-            raise InvalidRequest(
-                f"Delete of {len(body.ids)} ids; the limit is {BATCH_RECORDS_MAX}: send several.",
-                limit=BATCH_RECORDS_MAX,
-            )
-        for name in body.ids:
-            check_id(name)
-        events = [Delete(name) for name in body.ids]
-    else:
-        raise InvalidRequest("Delete needs one of 'ids' (not empty), 'deleteAll' and 'filter'")
+    events = deletions(body.ids, is_all=bool(body.delete_all), where=body.filter)
     written = await writes.delete(call.index, body.namespace or "", events, write_context(call.headers))
     return json_answer(visible_fields(written), write_headers(written))
 
@@ -259,10 +234,3 @@ async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
     if spec.vector_type is VectorType.DENSE:
         body["dimension"] = spec.dimension
     return json_answer(body, read_headers(shown))
-
-
-def _filter(value: object, empty: str) -> Filter:
-    where = parse_filter(value)
-    if where is None:
-        raise InvalidRequest(empty)
-    return where

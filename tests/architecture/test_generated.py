@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROTOS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "schemas" / "pb").glob("*.proto"))
+PLACES = (ROOT / "query_api" / "grpc", ROOT / "schemas" / "pb")
+PROTOS = sorted(path.relative_to(ROOT).as_posix() for place in PLACES for path in place.glob("*.proto"))
 
 
 @pytest.fixture(scope="module")
@@ -36,5 +37,5 @@ def test_committed_classes_equal_a_fresh_run(generated, proto):
 
 def test_every_generated_file_has_its_source():
     """No class outlives the message it was made from."""
-    made = {path.name.partition("_pb2")[0] for path in (ROOT / "schemas" / "pb").glob("*_pb2.py*")}
+    made = {path.name.partition("_pb2")[0] for place in PLACES for path in place.glob("*_pb2.py*")}
     assert made == {Path(proto).stem for proto in PROTOS}

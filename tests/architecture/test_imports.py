@@ -23,6 +23,8 @@ VIOLATIONS = {
     "pure-policies": ("indexer/fold.py", "import time"),
     "choice-of-log": ("query_api/planted_choice.py", "import producer.log.sqlite"),
     "codecs": ("producer/planted_codecs.py", "from schemas.pb import event_pb2"),
+    "codecs-grpc": ("query_api/planted_grpc.py", "from query_api.grpc import vector_service_pb2"),
+    "door-http2": ("query_api/planted_http2.py", "import zttp"),
     "door-sqlite": ("indexer/planted_sqlite.py", "import sqlite3"),
     "door-kafka": ("producer/planted_kafka.py", "import aiokafka"),
     "door-graph": ("query_api/planted_graph.py", "import hnswlib"),

@@ -61,7 +61,7 @@ async def measured(folder: Path, rows: int, dimension: int, *, plain: bool) -> t
     body.write_bytes(body_of(rows, dimension, wide=True))
     with ApiServer(folder) as server:
         if plain:
-            server.app._hot._lifter = None
+            server.app.rest._hot._lifter = None
             server.publisher._options = replace(server.publisher._options, inline_events_max=10**9)
         await work.create_index(server.ports[0], dimension)
         # A write is answered at once when the snapshots are open.

@@ -33,6 +33,10 @@ class Target:
 TARGETS: dict[str, Target] = {
     "query_1": Target("queries/s at equal ef over REST, 1 connection, against the bare program", ">=", 0.9),
     "query_16": Target("queries/s at equal ef over REST, 16 connections, against the bare program", ">=", 1.3),
+    "grpc_query_1": Target("queries/s over gRPC, 1 connection, against REST", ">=", 1.0),
+    "grpc_query_16": Target("queries/s over gRPC, 16 connections, against REST", ">=", 1.0),
+    "grpc_upsert_1": Target("upserts/s of 100 rows over gRPC, 1 writer, against REST", ">=", 1.0),
+    "grpc_upsert_4": Target("upserts/s of 100 rows over gRPC, 4 writers, against REST", ">=", 1.0),
     "recall": Target("recall@10 of queries like the rows", ">=", 0.95),
     "recall_foreign": Target("recall@10 of queries unlike the rows: 0.03 below the target at most", ">=", 0.92),
     "visible_p50": Target("write to visible, embedded, 100 single upserts/s, p50", "<=", 15, "ms"),

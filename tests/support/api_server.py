@@ -16,6 +16,8 @@ from typing import Self
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from compose.connections import ConnectionLimits, Connections
+from compose.first_bytes import first_bytes_with
 from indexer.indexer import Indexer, IndexerOptions
 from indexer.metrics import IndexerMetrics
 from indexer.snapshots.pinned import open_pinned
@@ -175,12 +177,21 @@ class ApiServer:
         if self.indexing:
             await self._start_indexer()
         self.app = create_app(deps)
-        server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", lifespan="on", timeout_keep_alive=60))
+        config = uvicorn.Config(
+            self.app,
+            http=first_bytes_with(Connections(ConnectionLimits())),
+            ws="none",
+            log_level="warning",
+            lifespan="on",
+            timeout_keep_alive=60,
+        )
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=sockets))
         while not server.started and not serving.done():  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # uvicorn says it in no other way
         self._ready.set()
         await self._stop.wait()
+        self.app.begin_stop()
         server.should_exit = True
         await serving
         await self._stop_indexer()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -74,6 +75,8 @@ class Freshet:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    # Who signed the certificate, where the server has one.
+    authority: str | None = None
 
     def __post_init__(self) -> None:
         port, index_port, indexer_port, *rest = free_ports(5)
@@ -98,7 +101,8 @@ class Freshet:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        scheme = "https" if "FRESHET_TLS_CERTIFICATE" in self.env else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     @property
     def log_text(self) -> str:
@@ -153,7 +157,10 @@ class Freshet:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Call the control plane, or an index by its path."""
-        with Client(self.url) as client:
+        trust: ssl.SSLContext | None = None
+        if "FRESHET_TLS_CERTIFICATE" in self.env:
+            trust = ssl.create_default_context(cafile=self.authority)
+        with Client(self.url, trust) as client:
             return client.call(method, path, body)
 
     def is_ready(self) -> bool:

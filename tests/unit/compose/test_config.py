@@ -6,7 +6,8 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from compose.config import Settings, default_of, load_settings, obeying, parse_ports, spell
+from compose.config import Settings, default_of, load_settings, obeying
+from compose.spelling import parse_ports, spell
 from indexer.merge_policy import MergeOptions
 from schemas.errors import ConfigError
 
@@ -163,3 +164,18 @@ def test_host_template_of_which_no_host_can_be_made_is_refused(setting, template
     """At start, since every description of an index would fail."""
     with pytest.raises(ConfigError, match=setting):
         load_settings(overrides={setting: template})
+
+
+def test_hosts_say_https_where_tls_is_on():
+    """Unless they are set themselves; a certificate without a key, or the other way round, is refused."""
+    pair = {"tls_certificate": "c.pem", "tls_key": "k.pem"}
+    chosen = load_settings(overrides=pair).settings
+    assert chosen.host_template == "https://localhost:{port}"
+    assert chosen.portless_host_template == "https://localhost:{control_port}/i/{name}"
+    assert (
+        load_settings(overrides={**pair, "host_template": "{name}.example"}).settings.host_template == "{name}.example"
+    )
+    assert load_settings().settings.host_template == "http://localhost:{port}"
+    for one, value in pair.items():
+        with pytest.raises(ConfigError, match="TLS needs it beside"):
+            load_settings(overrides={one: value})

@@ -1,0 +1,124 @@
+"""A lean gRPC client for load: one HTTP/2 connection, one call at a time, heads encoded once. Not for anything else.
+
+What comes back is told by its frames: an answer has a message, an error has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import hpack
+
+__all__ = ["GrpcConnection"]
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
+_WIDE = 2**30
+_FRAME_BYTES = 16_384
+
+
+class GrpcConnection:
+    """One connection to the control port; the index is the first label of the host name."""
+
+    def __init__(self, port: int, index: str) -> None:
+        self._port = port
+        self._authority = f"{index}.localhost:{port}"
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._heads: dict[str, bytes] = {}
+        self._stream = 1
+        self._window = self._stream_window = self._first_window = 65_535
+
+    async def call(self, method: str, message: bytes) -> bytes:
+        """Send one message and return the one that is the answer. Raises `RuntimeError` where it is an error."""
+        if self._writer is None:
+            await self._open()
+        assert self._writer is not None
+        stream, self._stream = self._stream, self._stream + 2
+        self._stream_window = self._first_window
+        body = b"\0" + len(message).to_bytes(4, "big") + message
+        parts = [_frame(_HEADERS, _END_HEADERS, stream, self._head(method))]
+        at = 0
+        while at < len(body):
+            room = min(_FRAME_BYTES, self._window, self._stream_window, len(body) - at)
+            if room <= 0:
+                self._writer.write(b"".join(parts))
+                parts = []
+                await self._next(stream)
+                continue
+            end = at + room == len(body)
+            parts.append(_frame(_DATA, _END_STREAM if end else 0, stream, body[at : at + room]))
+            self._window -= room
+            self._stream_window -= room
+            at += room
+        self._writer.write(b"".join(parts))
+        return await self._answer(stream, method)
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    async def _open(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 22)
+        settings = struct.pack(">HI", 4, _WIDE)
+        grown = struct.pack(">I", _WIDE)
+        self._writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, grown))
+
+    def _head(self, method: str) -> bytes:
+        """Return the encoded head of a call; it refers to nothing that was said before."""
+        if method not in self._heads:
+            lines = [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", f"/VectorService/{method}"),
+                (":authority", self._authority),
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+                ("api-key", "bench"),
+                ("grpc-timeout", "20S"),
+            ]
+            self._heads[method] = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*line) for line in lines])
+        return self._heads[method]
+
+    async def _answer(self, stream: int, method: str) -> bytes:
+        data: list[bytes] = []
+        while True:
+            kind, flags, place, payload = await self._next(stream)
+            if place != stream:
+                continue
+            if kind == _DATA:
+                data.append(payload)
+            if kind == _RST or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
+                break
+        body = b"".join(data)
+        if not body or len(body) != 5 + int.from_bytes(body[1:5], "big"):
+            raise RuntimeError(f"{method} was answered by an error")
+        return body[5:]
+
+    async def _next(self, stream: int) -> tuple[int, int, int, bytes]:
+        """Read a frame, and keep account of windows."""
+        assert self._reader is not None
+        assert self._writer is not None
+        head = await self._reader.readexactly(9)
+        kind, flags = head[3], head[4]
+        place = int.from_bytes(head[5:9], "big")
+        payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+        if kind == _WINDOW_UPDATE:
+            grown = int.from_bytes(payload, "big")
+            if place == 0:
+                self._window += grown
+            elif place == stream:
+                self._stream_window += grown
+        elif kind == _SETTINGS and not flags & _ACK:
+            self._writer.write(_frame(_SETTINGS, _ACK, 0, b""))
+        elif kind == _PING and not flags & _ACK:
+            self._writer.write(_frame(_PING, _ACK, 0, payload))
+        elif kind == _GOAWAY:
+            raise RuntimeError(f"The server closed the connection: {payload!r}")
+        return kind, flags, place, payload
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
