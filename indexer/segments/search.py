@@ -4,9 +4,9 @@ The native engine answers a whole query in one call without the interpreter lock
 slice by slice, with numpy for scans and the hnswlib module for walks. Both keep the same contract: what a scan finds is
 exact, and min(top_k, matching) rows come back.
 
-A query may have a sparse part. Alone it matches the rows that share an index with it, and is exact. Beside a dense one
-the rank of every row is the sum of both. Rows that share an index are all looked at, exactly; the nearest of the others,
-whose sparse part is 0, are found as by a query without one, with the same recall.
+A query may have a sparse part. Alone it matches the rows that share an index with it, and is exact. Beside a dense
+part, the rank of every row is the sum of both. Rows that share an index are all looked at, exactly; the nearest of the
+others, whose sparse part is 0, are found as by a filtered query without one, with the same recall.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class SliceReport:
     """How one slice was searched: `plan` is `scan`, `filter` (a scan of what a filter or kills leave), or `graph`.
 
     `sparse` is for the rows that share an index with a query; `sparse+scan`, `sparse+filter` and `sparse+graph` for
-    both parts of one: with `graph` all rows that share an index were looked at, and the others walked for. `fell_back` says that a walk through a graph was begun and given up for the scan; `candidates` are the rows that
+    both parts of one: with `graph` all rows that share an index were looked at, and the others walked for.
+    `fell_back` says that a walk through a graph was begun and given up for the scan; `candidates` are the rows that
     were looked at, by both.
     """
 
@@ -196,11 +197,12 @@ def plan_parts(parts: Sequence[Part], query: SearchQuery) -> list[Planned]:
                 if len(view.plans) >= _PLANS_MAX:
                     view.plans.clear()
                 view.plans[key] = known
-        item: Planned | None = Planned(view, part, *known)
-        if query.sparse is not None and known[1]:
-            item = _with_sparse(item, query, query.sparse, can_walk=can_walk)
-        if item is not None and item.allowed:
-            planned.append(item)
+        item = Planned(view, part, *known)
+        if not item.allowed:
+            continue
+        found = item if query.sparse is None else _with_sparse(item, query, query.sparse, can_walk=can_walk)
+        if found is not None:
+            planned.append(found)
     return planned
 
 
@@ -310,9 +312,7 @@ class _NativeSearch:
         return best
 
 
-def found_of(
-    hits: npt.NDArray[np.void], prepared: Prepared, spent: npt.NDArray[np.void], metric: Metric
-) -> Found:
+def found_of(hits: npt.NDArray[np.void], prepared: Prepared, spent: npt.NDArray[np.void], metric: Metric) -> Found:
     """Return `hits`, whose rows count from the beginning of their slices, by the rows of their segments."""
     if prepared.starts is not None:
         hits["row"] += prepared.starts[hits["slice"]]

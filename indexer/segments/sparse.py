@@ -30,7 +30,7 @@ __all__ = ["SparseColumns", "SparseLoad", "lay_out_postings"]
 
 
 class SparseLoad(NamedTuple):
-    """What a query finds in some rows, about: entries looked at, rows that share an index; `posted` says by postings."""
+    """About what a query finds in some rows: entries to look at, rows that share an index; `posted` = by postings."""
 
     entries: float
     sharing: float
@@ -71,7 +71,7 @@ def lay_out_postings(records: Sections) -> Sections:
 
 def _rows_of(ends: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
     """Return the row of each entry."""
-    return np.repeat(np.arange(len(ends) - 1, dtype=np.uint32), np.diff(ends.astype(np.int64)))
+    return np.repeat(np.arange(len(ends) - 1, dtype=np.uint32), np.diff(ends).astype(np.int64))
 
 
 class SparseColumns:
@@ -146,11 +146,13 @@ class SparseColumns:
 
         And whether it shares an index with it (bool [end - start]).
         """
-        rows, products = self._posted_products(start, end, query) if self.has_postings else self._own(start, end, query)
+        find = self._posted_entries if self.has_postings else self._own_entries
+        rows, products_of_entries = find(start, end, query)
         sharing = np.zeros(end - start, np.bool_)
         sharing[rows] = True
         # One addition after another, in the order of the indices.
-        return np.bincount(rows, products, end - start), sharing
+        products = np.bincount(rows, products_of_entries, end - start).astype(np.float64, copy=False)
+        return products, sharing
 
     def _found(self, query: Sparse) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the query's values at those of its indices that some row has, with the bounds of their postings."""
@@ -162,7 +164,7 @@ class SparseColumns:
         bounds = self._starts[places].astype(np.int64), self._starts[places + 1].astype(np.int64)
         return query.values[is_there], *bounds
 
-    def _posted_products(
+    def _posted_entries(
         self, start: int, end: int, query: Sparse
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         rows, products = [np.empty(0, np.intp)], [np.empty(0)]
@@ -173,7 +175,7 @@ class SparseColumns:
             products.append(self._weights[first:last].astype(np.float64) * value)
         return np.concatenate(rows), np.concatenate(products)
 
-    def _own(self, start: int, end: int, query: Sparse) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    def _own_entries(self, start: int, end: int, query: Sparse) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         begin, stop = int(self._ends[start]), int(self._ends[end])
         indices = self._indices[begin:stop]
         places = np.minimum(np.searchsorted(query.indices, indices), len(query.indices) - 1)

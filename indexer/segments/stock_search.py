@@ -11,7 +11,17 @@ import numpy.typing as npt
 from indexer.segments.hnsw import StockGraph
 from indexer.segments.native import HIT, SCAN, SLICE, WALK, Engine, SearchJob
 from indexer.segments.scoring import gather_pays, ranks, top_rows
-from indexer.segments.search import Found, Part, Planned, Prepared, Search, SearchQuery, found_of, plan_parts, prepared_of
+from indexer.segments.search import (
+    Found,
+    Part,
+    Planned,
+    Prepared,
+    Search,
+    SearchQuery,
+    found_of,
+    plan_parts,
+    prepared_of,
+)
 from schemas.indexes import Metric
 
 __all__ = ["StockSearch"]

@@ -152,11 +152,7 @@ class Snapshot:
 
     def begin(self, name: str, query: SearchQuery) -> Search:
         """Return a search that was planned and not carried out yet; `hits` takes what it finds."""
-        if query.sparse is None and query.where is None and query.vector is not None and query.vector.any():
-            prepared = self.plan(name, len(query.vector), query.top_k)
-        else:
-            prepared = self.searcher.prepare(self.slices(name), query)
-        return self.searcher.begin(prepared, query, self.metric)
+        return self.searcher.begin(self.plan(name, query), query, self.metric)
 
     def hits(self, found: Found, top_k: int) -> list[Hit]:
         """Return the best `top_k` of what a search found, best first, ties by id."""
@@ -168,12 +164,14 @@ class Snapshot:
         metric = found.metric
         return [Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[:top_k]]
 
-    def plan(self, name: str, dimension: int, top_k: int) -> Prepared:
-        """Return the plan of every search without a filter for a vector that is not zero."""
-        key = (name, top_k)
+    def plan(self, name: str, query: SearchQuery) -> Prepared:
+        """Return the plan of a search. That of a vector alone, without a filter, is remembered for every other one."""
+        if query.sparse is not None or query.where is not None or query.vector is None or not query.vector.any():
+            return self.searcher.prepare(self.slices(name), query)
+        key = (name, query.top_k)
         prepared = self._plans.get(key)
         if prepared is None:
-            prepared = self.searcher.prepare(self.slices(name), SearchQuery(np.ones(dimension, np.float32), top_k))
+            prepared = self.searcher.prepare(self.slices(name), query)
             if len(self._plans) >= _KNOWN_MAX:
                 self._plans.clear()
             self._plans[key] = prepared
