@@ -91,9 +91,8 @@ class SegmentReader:
         self.norms_address = self.norms.ctypes.data
         self._check()
         # None where no row has sparse values.
-        self.sparse_columns: SparseColumns | None = None
-        if any(name in records for name in ("sparse_ends", "sparse_indices", "sparse_values", "posting_indices")):
-            self.sparse_columns = SparseColumns(records, f"Segment {segment_id}")
+        has_sparse = any(name.startswith(("sparse_", "posting_")) for name in records)
+        self.sparse_columns = SparseColumns(records, f"Segment {segment_id}") if has_sparse else None
         has_columns = "filter_head" in records
         self._filter_columns = SegmentColumns(records, self.rows, self.metadata) if has_columns else None
 

@@ -86,7 +86,7 @@ class SparseColumns:
         self._ends = records.column("sparse_ends", "<u8")
         self._indices = records.column("sparse_indices", "<u4")
         self._values = records.column("sparse_values", "<f4")
-        self.has_postings = "posting_indices" in records
+        self.has_postings = any(name.startswith("posting_") for name in records)
         self._terms = records.column("posting_indices", "<u4")
         self._starts = records.column("posting_starts", "<u8")
         self._posted = records.column("posting_rows", "<u4")
