@@ -62,13 +62,14 @@ def plan_sparse(*, rows: int, entries: float, posted: bool) -> SlicePlan:
     return SlicePlan(walk=False, ef=0, budget=0, cost_ns=entries * entry_ns + rows * _SUMMED_NS)
 
 
-def plan_both(sparse: SlicePlan, scan: SlicePlan, sharing: SlicePlan, others: SlicePlan) -> SlicePlan:
-    """Plan for both parts, after `sparse`, from plans for the dense one.
+def plan_both(sparse: SlicePlan, dense: SlicePlan, scan: SlicePlan, sharing: SlicePlan, others: SlicePlan) -> SlicePlan:
+    """Plan for both parts, after `sparse`, from plans for the dense one: that of a query without another, of all.
 
-    That is a `scan` of all allowed rows, or one of those `sharing` an index with the query, and a walk for the nearest
-    of the `others`.
+    It is a `scan` of all allowed rows, or one of those `sharing` an index with the query, and a walk for the nearest of
+    the `others`. A scan with candidates is led by a walk, which tells most rows to be too far to be looked at.
     """
     walked_ns = sharing.cost_ns + others.cost_ns
     if others.walk and walked_ns * _RISK < scan.cost_ns:
         return replace(others, cost_ns=sparse.cost_ns + walked_ns)
-    return replace(scan, cost_ns=sparse.cost_ns + scan.cost_ns)
+    led = dense if dense.walk else scan
+    return SlicePlan(walk=False, ef=led.ef, budget=led.budget, cost_ns=sparse.cost_ns + scan.cost_ns)

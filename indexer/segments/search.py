@@ -242,7 +242,7 @@ def _with_sparse(item: Planned, query: SearchQuery, sparse: Sparse, *, can_walk:
         _plan_dense(view, rows, allowed, query, can_walk=walks)
         for allowed, walks in ((item.allowed, False), (sharing, False), (item.allowed - sharing, can_walk))
     )
-    return replace(item, plan=plan_both(plan, scan, shared, others), is_sparse=True)
+    return replace(item, plan=plan_both(plan, item.plan, scan, shared, others), is_sparse=True)
 
 
 class NativeSearch:

@@ -199,10 +199,80 @@ class Search {
         hits_.insert(hits_.end(), heap.begin(), heap.end());
     }
 
+    // Looks at all rows whose rank by both parts may be among the best. A walk finds the rows that lead by the dense
+    // part; no other row ranks higher by it than the last of these, as far as the walk can be trusted, so those are
+    // left out whose sparse part would not make up for that. False, and nothing done, where the walk found too little.
+    bool look_led(Slice& slice, uint32_t number, const Ruler& ruler) {
+        std::vector<uint32_t> rows;
+        Slice led = slice;
+        const uint32_t enough = std::min(wanted_, slice.allowed);
+        const CodedRuler coded(ruler, slice.codes ? *slice.codes : Both::kNoCodes);
+        const bool is_found = slice.codes && slice.codes->leads
+                                  ? gather(led, CodedGuide{coded, slice.graph->rows}, enough, rows)
+                                  : gather(led, ruler, enough, rows);
+        if (!is_found || rows.empty()) return false;
+        slice.evaluated += led.evaluated;
+        std::vector<double> scores(slice.rows);
+        SparseScorer scorer(sparse_, *slice.sparse, slice.first, slice.rows);
+        scorer.each_block([&](uint32_t begin, uint32_t end, const double* some, const uint8_t*) {
+            std::copy(some, some + (end - begin), scores.begin() + begin);
+        });
+        std::vector<Hit> heap;
+        std::vector<double> leading;
+        std::vector<uint8_t> is_seen(slice.rows);
+        for (const uint32_t row : rows) {
+            leading.push_back(ruler.rank(row));
+            offer(heap, Hit{sum_of(leading.back(), scores[row]), number, row});
+            is_seen[row] = 1;
+        }
+        const size_t last = std::min<size_t>(leading.size(), std::max(wanted_, slice.ef / kLeading)) - 1;
+        std::nth_element(leading.begin(), leading.begin() + last, leading.end(), std::greater<double>());
+        const double most = leading[last];
+        Both both(ruler, slice.codes, wanted_);
+        const auto offer_exact = [&](uint32_t row, double more) {
+            offer(heap, Hit{sum_of(ruler.rank(row), more), number, row});
+        };
+        // Those that lead by the sparse part come first: the more there are ahead, the fewer have to be looked at.
+        for (const uint32_t row : best_of(scores, is_seen, slice.mask)) {
+            offer_exact(row, scores[row]);
+            is_seen[row] = 1;
+        }
+        for (uint32_t row = 0; row < slice.rows; ++row) {
+            if (is_seen[row] || (slice.mask && !slice.mask[row])) continue;
+            if (heap.size() < wanted_ || scores[row] + most >= heap.front().rank) both.rows.push_back(row);
+        }
+        slice.evaluated += both.rows.size();
+        both.look([&](uint32_t row) { return scores[row]; }, offer_exact);
+        both.finish(offer_exact);
+        slice.found = uint32_t(heap.size());
+        hits_.insert(hits_.end(), heap.begin(), heap.end());
+        return true;
+    }
+
+    // Returns the rows of the best scores among those that were not seen and that the mask allows: as many as are wanted.
+    std::vector<uint32_t> best_of(const std::vector<double>& scores, const std::vector<uint8_t>& is_seen,
+                                  const uint8_t* mask) const {
+        std::vector<uint32_t> rows;
+        const auto higher = [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; };
+        for (uint32_t row = 0; row < scores.size(); ++row) {
+            if (is_seen[row] || (mask && !mask[row])) continue;
+            if (rows.size() >= wanted_) {
+                if (scores[row] <= scores[rows.front()]) continue;
+                std::pop_heap(rows.begin(), rows.end(), higher);
+                rows.pop_back();
+            }
+            rows.push_back(row);
+            std::push_heap(rows.begin(), rows.end(), higher);
+        }
+        return rows;
+    }
+
     // A rank is the sum of both parts. Of a slice that is scanned all rows are looked at. Of one that is walked those
     // that share an index with the query, however near they are; the sparse part of all others is 0, and the walk is
     // for the nearest of these alone.
     void look_at_both(Slice& slice, uint32_t number, const Ruler& ruler) {
+        const bool has_lead = slice.plan == kScan && slice.ef && slice.graph && slice.graph->rows == slice.rows;
+        if (has_lead && look_led(slice, number, ruler)) return;
         const bool is_walked = slice.plan == kWalk;
         std::vector<uint8_t> others(is_walked ? slice.rows : 0);
         std::vector<Hit> heap;
@@ -387,6 +457,8 @@ class Search {
 
     // Of the share of allowed rows: a walk that meets fewer is astray. Share from which on allowed rows hold together.
     static constexpr double kAstray = 0.25, kInside = 0.4;
+    // One in so many candidates of a walk, the nearest, are trusted to be all that are as near.
+    static constexpr uint32_t kLeading = 4;
     // Rows from which a walk within the allowed ones begins, and how much wider it is than others.
     static constexpr uint64_t kSeeds = 256;
     static constexpr uint32_t kInsideWidth = 3;

@@ -13,11 +13,12 @@ from schemas.records import make_sparse
 _ROWS = 100_000
 
 
-def planned(sharing: int, *, allowed: int = _ROWS):
+def planned(sharing: int, *, allowed: int = _ROWS, ef: int | None = 128):
     sizes = {"rows": _ROWS, "dimension": 384, "top_k": 10, "has_codes": True}
     sparse = plan_sparse(rows=_ROWS, entries=sharing, posted=True)
     scan, shared = (plan_slice(allowed=count, ef=None, **sizes) for count in (allowed, sharing))
-    return plan_both(sparse, scan, shared, plan_slice(allowed=allowed - sharing, ef=128, **sizes)), sparse, scan
+    dense, others = (plan_slice(allowed=count, ef=ef, **sizes) for count in (allowed, allowed - sharing))
+    return plan_both(sparse, dense, scan, shared, others), sparse, scan
 
 
 def test_few_that_share_an_index_are_looked_at_and_the_others_walked_for():
@@ -30,10 +31,13 @@ def test_few_that_share_an_index_are_looked_at_and_the_others_walked_for():
 
 @pytest.mark.parametrize("sharing", [60_000, _ROWS])
 def test_where_most_rows_share_an_index_all_are_scanned(sharing):
-    """The others are too few for a walk to save anything."""
+    """The others are too few for a walk to save anything; but where there is a graph, one leads the scan."""
     plan, sparse, scan = planned(sharing)
     assert not plan.walk
+    assert plan.ef >= 128
+    assert plan.budget > plan.ef
     assert plan.cost_ns == sparse.cost_ns + scan.cost_ns
+    assert planned(sharing, ef=None)[0].ef == 0
 
 
 def test_rows_own_values_cost_more_than_postings():
