@@ -74,7 +74,9 @@ def ground() -> Ground:
         offsets=np.arange(_ROWS),
         times=np.arange(_ROWS),
         sparse=[
-            make_sparse([_ALL, _CLUSTER + int(clusters[at]), _FEW + int(few[at])], [weights[at], 1.0, weights[at]])
+            make_sparse(
+                [_ALL, _CLUSTER + int(clusters[at]), _FEW + int(few[at])], [float(weights[at]), 1.0, float(weights[at])]
+            )
             for at in range(_ROWS)
         ],
         vectors=vectors,
