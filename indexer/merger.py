@@ -19,6 +19,7 @@ from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, secti
 from indexer.segments.patches import Patches
 from indexer.segments.reader import SegmentReader
 from indexer.segments.rows import Rows, Sections, lay_out, lay_out_metadata
+from indexer.segments.sparse import lay_out_postings
 from indexer.segments.view import SegmentView
 from indexer.snapshots.store import Store, new_object_name
 from schemas.errors import CorruptData
@@ -178,7 +179,7 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
     present = np.unique(np.concatenate([s.namespace[wanted[s.namespace]] for s in sources]))
     rows = _gather(sources, chosen, wanted, present, [names[i].decode() for i in present.tolist()])
     records, vectors, permutation = lay_out(rows)
-    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()])
+    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()]) | lay_out_postings(records)
     place = np.empty(total, np.uint32)
     place[permutation] = np.arange(total, dtype=np.uint32)
     at = 0

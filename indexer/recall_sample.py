@@ -11,7 +11,6 @@ from indexer.segments.hnsw import StockGraph
 from indexer.segments.native import WALK, Engine, NativeGraph, slices_of
 from indexer.segments.reader import Slice
 from indexer.segments.scoring import ranks
-from indexer.segments.search import SearchQuery
 from indexer.segments.view import SegmentView
 from schemas.indexes import Metric
 
@@ -53,17 +52,22 @@ def sample_recall(
     for row in chosen.tolist():
         query = _moved(view.reader.vectors[row], source, options.noise)
         least = _least_rank(view, live, metric, query, top_k)
-        rows = _walked(view, part, metric, SearchQuery(query, top_k), engine)
+        rows = _walked(view, part, metric, query, top_k=top_k, engine=engine)
         got = ranks(metric, view.reader.vectors[rows], view.reader.norms[rows], query)
         found += min(top_k, int(np.count_nonzero(got >= least - _TIE * max(1.0, abs(least)))))
     return (found / (len(chosen) * top_k) if len(chosen) else 1.0), len(chosen)
 
 
 def _walked(
-    view: SegmentView, part: Slice, metric: Metric, asked: SearchQuery, engine: Engine | None
+    view: SegmentView,
+    part: Slice,
+    metric: Metric,
+    query: npt.NDArray[np.float32],
+    *,
+    top_k: int,
+    engine: Engine | None,
 ) -> npt.NDArray[np.int64]:
-    """Return live rows that a walk through the graph finds, the best `asked.top_k` of them at least."""
-    query, top_k = asked.vector, asked.top_k
+    """Return live rows that a walk through the graph finds, the best `top_k` of them at least."""
     reader, graph = view.reader, view.reader.graph
     alive = np.ascontiguousarray(view.alive[part.start : part.end])
     if isinstance(graph, NativeGraph) and engine is not None:

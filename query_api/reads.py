@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
-from indexer.snapshots.snapshot import SearchQuery, Snapshot
+from indexer.snapshots.snapshot import Snapshot
 from query_api.filterable import check_filterable
 from query_api.freshness import (
     Freshness,
@@ -21,7 +21,7 @@ from query_api.freshness import (
     snapshots_of_all,
 )
 from query_api.matching import RecordPage, check_matching, record_page
-from query_api.questions import QueryResult, Question, check_question, matches_of, search, search_ns
+from query_api.questions import QueryResult, Question, check_question, matches_of, query_of, search, search_ns
 from query_api.searches import Searches, SearchOptions
 from query_api.served import ServedIndex
 from schemas.errors import InvalidRequest, NotFound, SnapshotBehind
@@ -133,14 +133,17 @@ class Reads:
         shown = await show(index, [snapshot], is_one_namespace=True)
         name = canonical_namespace(namespace)
         check_filterable(index.spec, snapshot, name, question.where)
-        if question.vector is not None and self._is_light(question):
-            begun = snapshot.begin(name, SearchQuery(question.vector, question.top_k))
+        query = query_of(snapshot, name, index.spec, question)
+        if query is None:
+            return QueryResult([], () if question.explain else None), shown
+        if self._is_light(question):
+            begun = snapshot.begin(name, query)
             await self._searches.carry_out(begun.cost_ns, begun)
             found = begun.found()
             matches = matches_of(snapshot, snapshot.hits(found, question.top_k), question)
             return QueryResult(matches, found.reports if question.explain else None), shown
-        cost_ns = search_ns(snapshot, name, index.spec.dimension, question)
-        return await self._searches.run(cost_ns, search, snapshot, name, question), shown
+        cost_ns = search_ns(snapshot, name, query)
+        return await self._searches.run(cost_ns, search, snapshot, name, query, question), shown
 
     def _is_light(self, question: Question) -> bool:
         """Say whether all of a question but the search itself may be done on the event loop."""

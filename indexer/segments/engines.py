@@ -11,7 +11,8 @@ from indexer.segments.graph import codes_of, links_of
 from indexer.segments.hnsw import StockGraph
 from indexer.segments.native import ENGINE_FILE, Engine, NativeGraph, load_engine
 from indexer.segments.reader import GraphReader
-from indexer.segments.search import NativeSearch, Searcher, StockSearch
+from indexer.segments.search import NativeSearch, Searcher
+from indexer.segments.stock_search import StockSearch
 from schemas.errors import ConfigError, CorruptData
 from schemas.indexes import Metric
 

@@ -19,12 +19,14 @@ import numpy.typing as npt
 from indexer.segments.graph import Codes, GraphOptions, Links, codes_lead
 from schemas.errors import CorruptData
 from schemas.indexes import Metric
+from schemas.records import Sparse
 
 __all__ = [
     "ENGINE_FILE",
     "HIT",
     "SCAN",
     "SLICE",
+    "SPARSE",
     "WALK",
     "Engine",
     "NativeBuilder",
@@ -36,10 +38,10 @@ __all__ = [
 
 ENGINE_FILE = Path(sys.prefix) / "lib" / "freshet" / "engine.so"
 
-_INTERFACE = 2
+_INTERFACE = 3
 _METRICS = {Metric.COSINE: 0, Metric.DOTPRODUCT: 1, Metric.EUCLIDEAN: 2}
 # `Plan` of search.h.
-SCAN, WALK = 0, 1
+SCAN, WALK, SPARSE = 0, 1, 2
 # The structures of search.h.
 SLICE = np.dtype(
     [
@@ -56,6 +58,8 @@ SLICE = np.dtype(
         ("found", "<u4"),
         ("evaluated", "<u8"),
         ("nanoseconds", "<u8"),
+        ("sparse", "<u8"),
+        ("first", "<u8"),
     ]
 )
 HIT = np.dtype([("rank", "<f8"), ("slice", "<u4"), ("row", "<u4")])
@@ -63,6 +67,8 @@ HIT = np.dtype([("rank", "<f8"), ("slice", "<u4"), ("row", "<u4")])
 _OUT_OF_MEMORY, _MISTAKEN = 1, 4
 # Hits beyond the wanted ones that tie with the last of them.
 _TIES_ROOM = 64
+# Indices and values of no sparse part.
+_NOTHING = np.empty(0, np.uint32), np.empty(0, np.float32)
 
 
 class _Graph(ctypes.Structure):
@@ -135,10 +141,13 @@ class _Job(ctypes.Structure):
     _fields_ = (
         ("slices", ctypes.c_void_p),
         ("query", ctypes.c_void_p),
+        ("sparse_indices", ctypes.c_void_p),
+        ("sparse_values", ctypes.c_void_p),
         ("hits", ctypes.c_void_p),
         ("ticket", ctypes.c_uint64),
         ("count", ctypes.c_uint32),
         ("dimension", ctypes.c_uint32),
+        ("sparse_count", ctypes.c_uint32),
         ("metric", ctypes.c_uint32),
         ("wanted", ctypes.c_uint32),
         ("room", ctypes.c_uint32),
@@ -151,8 +160,8 @@ class _Job(ctypes.Structure):
 class SearchJob:
     """A search of `slices` (`SLICE` [n], whose last fields it fills in) for the best `wanted` rows, and its result.
 
-    `query` is float32 [d], in C order. The memory that the slices point to must stay alive until it is done: `owner` is
-    kept for that.
+    `query` is float32 [d], in C order; None for a query that is `sparse` alone. The memory that the slices point to
+    must stay alive until it is done: `owner` is kept for that.
     """
 
     __slots__ = ("_hits", "_memory", "_view", "address")
@@ -160,16 +169,21 @@ class SearchJob:
     def __init__(
         self,
         slices: npt.NDArray[np.void],
-        query: npt.NDArray[np.float32],
+        query: npt.NDArray[np.float32] | None,
         metric: Metric,
         wanted: int,
+        *,
+        sparse: Sparse | None = None,
         owner: object = None,
     ) -> None:
         room = wanted + _TIES_ROOM
         self._hits = np.empty(room, HIT)
-        self._memory = (slices, query, owner)  # what the pointers below point to
-        places = (slices.ctypes.data, query.ctypes.data, self._hits.ctypes.data)
-        self._view = _Job(*places, 0, len(slices), len(query), _METRICS[metric], wanted, room, 0, 0, 0)
+        indices, values = _NOTHING if sparse is None else map(np.ascontiguousarray, (sparse.indices, sparse.values))
+        self._memory = (slices, query, indices, values, owner)  # what the pointers below point to
+        place, dimension = (None, 0) if query is None else (query.ctypes.data, len(query))
+        places = (slices.ctypes.data, place, indices.ctypes.data, values.ctypes.data, self._hits.ctypes.data)
+        numbers = (len(slices), dimension, len(indices), _METRICS[metric], wanted, room)
+        self._view = _Job(*places, 0, *numbers, 0, 0, 0)
         self.address = ctypes.addressof(self._view)
 
     def ticketed(self, ticket: int) -> int:
@@ -198,7 +212,7 @@ class Engine:
             "search": (pointer,),
             "pool_new": (number, text, pointer),
             "pool_submit": (pointer, pointer),
-            "ranks": (pointer, pointer, number, number, pointer),
+            "ranks": (pointer, number, pointer),
             "builder_new": (pointer, number, number, number, number, number, number, pointer),
             "builder_load": (pointer, pointer, pointer, number, number),
             "builder_add": (pointer, pointer, number, number),
@@ -238,14 +252,19 @@ class Engine:
         self.native.freshet_search(job.address)
 
     def ranks(
-        self, part: npt.NDArray[np.void], query: npt.NDArray[np.float32], metric: Metric
+        self,
+        part: npt.NDArray[np.void],
+        query: npt.NDArray[np.float32] | None,
+        metric: Metric,
+        sparse: Sparse | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Rank every row of a slice (`SLICE` [1]) against `query`: float64 [rows]."""
+        """Rank every row of a slice (`SLICE` [1]) against a query: float64 [rows].
+
+        A row that the plan `SPARSE` leaves out has no rank: NaN.
+        """
         ranks = np.empty(int(part[0]["rows"]))
-        code = self.native.freshet_ranks(
-            part.ctypes.data, query.ctypes.data, len(query), _METRICS[metric], ranks.ctypes.data
-        )
-        _raise_for(code)
+        job = SearchJob(part, query, metric, 0, sparse=sparse)
+        _raise_for(self.native.freshet_ranks(job.address, 0, ranks.ctypes.data))
         return ranks
 
     def builder(
@@ -342,7 +361,7 @@ def load_engine() -> Engine:
 
 def slices_of(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.void]:
     """Return slices from (vectors, norms, mask, graph, codes, rows, allowed, plan, ef, budget), pointers as numbers."""
-    return np.array([(*row, 0, 0, 0) for row in rows], SLICE)
+    return np.array([(*row, 0, 0, 0, 0, 0) for row in rows], SLICE)
 
 
 def _raise_for(code: int) -> None:

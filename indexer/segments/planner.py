@@ -7,9 +7,9 @@ over their share. A scan looks at every allowed row, but side by side, and over 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["SlicePlan", "plan_slice"]
+__all__ = ["SlicePlan", "plan_both", "plan_slice", "plan_sparse"]
 
 # Of one row at one dimension: looked at in a walk over codes, over vectors; in a scan over codes, close together and
 # far apart, over vectors likewise.
@@ -18,6 +18,8 @@ _CODED_NS, _CODED_APART_NS = 0.06, 0.1
 _SCANNED_NS, _SCANNED_APART_NS = 0.16, 0.16
 # Rows looked at by a walk over n rows: per candidate, and per doubling of n.
 _PER_CANDIDATE, _PER_DOUBLING = 12.5, 25
+# Of one entry of a posting, of one among a row's own sparse values, and of a row whose sum is looked at.
+_POSTED_NS, _OWN_NS, _SUMMED_NS = 1.3, 1.8, 0.5
 # What a walk looks for may lie behind rows that a filter leaves out. It is begun where it promises to be this much
 # cheaper, and given up after this many times the rows that were expected: for a walk among the allowed rows where they
 # hold together, else for a scan (`search.h`).
@@ -52,3 +54,22 @@ def plan_slice(
     if walk_ns * (_RISK if share < 1 else 1) >= scan_ns:
         return SlicePlan(walk=False, ef=0, budget=0, cost_ns=scan_ns)
     return SlicePlan(walk=True, ef=candidates, budget=int(_PATIENCE * expected), cost_ns=walk_ns)
+
+
+def plan_sparse(*, rows: int, entries: float, posted: bool) -> SlicePlan:
+    """Plan for the sparse part alone: about `entries` sparse values of `rows` rows are looked at."""
+    entry_ns = _POSTED_NS if posted else _OWN_NS
+    return SlicePlan(walk=False, ef=0, budget=0, cost_ns=entries * entry_ns + rows * _SUMMED_NS)
+
+
+def plan_both(sparse: SlicePlan, dense: SlicePlan, scan: SlicePlan, sharing: SlicePlan, others: SlicePlan) -> SlicePlan:
+    """Plan for both parts, after `sparse`, from plans for the dense one: that of a query without another, of all.
+
+    It is a `scan` of all allowed rows, or one of those `sharing` an index with the query, and a walk for the nearest of
+    the `others`. A scan with candidates is led by a walk, which tells most rows to be too far to be looked at.
+    """
+    walked_ns = sharing.cost_ns + others.cost_ns
+    if others.walk and walked_ns * _RISK < scan.cost_ns:
+        return replace(others, cost_ns=sparse.cost_ns + walked_ns)
+    led = dense if dense.walk else scan
+    return SlicePlan(walk=False, ef=led.ef, budget=led.budget, cost_ns=sparse.cost_ns + scan.cost_ns)

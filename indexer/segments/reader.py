@@ -15,6 +15,7 @@ from indexer.segments.container import Container
 from indexer.segments.names import NameColumn
 from indexer.segments.rows import hash_ids
 from indexer.segments.soundness import check_ends, check_hashes, check_order, check_slices
+from indexer.segments.sparse import SparseColumns
 from schemas.errors import CorruptData
 from schemas.filters import Filter
 from schemas.records import Sparse
@@ -71,9 +72,6 @@ class SegmentReader:
         self._id_ends, self._metadata_ends = id_ends.data, metadata_ends.data
         self._id_data = records.blob("id_data")
         self._metadata_data = records.blob("metadata_data")
-        self._sparse_ends = records.column("sparse_ends", "<u8")
-        self._sparse_indices = records.column("sparse_indices", "<u4")
-        self._sparse_values = records.column("sparse_values", "<f4")
         self.starts = records.column("namespace_starts", "<u4")
         self.offsets_min = records.column("namespace_offset_min", "<i8")
         self.offsets_max = records.column("namespace_offset_max", "<i8")
@@ -92,6 +90,9 @@ class SegmentReader:
         self.vectors_address = self.vectors.ctypes.data
         self.norms_address = self.norms.ctypes.data
         self._check()
+        # None where no row has sparse values.
+        has_sparse = any(name.startswith(("sparse_", "posting_")) for name in records)
+        self.sparse_columns = SparseColumns(records, f"Segment {segment_id}") if has_sparse else None
         has_columns = "filter_head" in records
         self._filter_columns = SegmentColumns(records, self.rows, self.metadata) if has_columns else None
 
@@ -102,10 +103,6 @@ class SegmentReader:
             raise CorruptData(f"{segment}: its columns have different lengths.")
         check_ends(f"{segment}: its ids", np.asarray(self._id_ends), rows, len(self._id_data))
         check_ends(f"{segment}: its metadata", np.asarray(self._metadata_ends), rows, len(self._metadata_data))
-        if len(self._sparse_ends):
-            check_ends(f"{segment}: its sparse values", self._sparse_ends, rows, len(self._sparse_indices))
-        if len(self._sparse_values) != len(self._sparse_indices):
-            raise CorruptData(f"{segment}: its sparse values have no indices.")
         check_slices(f"{segment}: its namespaces", self.starts, count, rows)
         check_order(f"{segment}: its list of ids", self.order, self.starts)
         check_hashes(f"{segment}: its hashes", self.hashes, self.starts)
@@ -155,12 +152,7 @@ class SegmentReader:
 
     def sparse(self, row: int) -> Sparse | None:
         """Return the sparse values of a row."""
-        if not len(self._sparse_ends):
-            return None
-        begin, end = int(self._sparse_ends[row]), int(self._sparse_ends[row + 1])
-        if begin == end:
-            return None
-        return Sparse(self._sparse_indices[begin:end], self._sparse_values[begin:end])
+        return None if self.sparse_columns is None else self.sparse_columns.row(row)
 
     def mask(self, part: Slice, where: Filter, patches: Sequence[Patch] = ()) -> Mask:
         """Return a new bool [end - start]: which rows of `part` match; `patches` count rows from its first.

@@ -18,7 +18,8 @@ from indexer.key_window import KeyWindow
 from indexer.segments.reader import Slice
 from indexer.segments.rows import hash_ids
 from indexer.segments.scoring import score_of_rank
-from indexer.segments.search import Found, Prepared, Search, Searcher, SearchQuery, SliceReport, StockSearch
+from indexer.segments.search import Found, Prepared, Search, Searcher, SearchQuery, SliceReport
+from indexer.segments.stock_search import StockSearch
 from indexer.segments.view import SegmentView
 from indexer.snapshots.layered import Layered
 from indexer.snapshots.namespaces import Namespaces
@@ -137,7 +138,8 @@ class Snapshot:
     def search(self, name: str, query: SearchQuery) -> list[Hit]:
         """Return the best min(top_k, matching) records of a namespace, best first, ties by id.
 
-        `query.vector` is float32 [dimension] of this index; an unknown namespace has no records.
+        `query.vector` is float32 [dimension] of this index; an unknown namespace has no records. By sparse values alone
+        only those match that share an index with the query.
         """
         return self.search_explained(name, query)[0]
 
@@ -150,11 +152,7 @@ class Snapshot:
 
     def begin(self, name: str, query: SearchQuery) -> Search:
         """Return a search that was planned and not carried out yet; `hits` takes what it finds."""
-        if query.where is None and np.count_nonzero(query.vector):
-            prepared = self.plan(name, len(query.vector), query.top_k)
-        else:
-            prepared = self.searcher.prepare(self.slices(name), query)
-        return self.searcher.begin(prepared, query, self.metric)
+        return self.searcher.begin(self.plan(name, query), query, self.metric)
 
     def hits(self, found: Found, top_k: int) -> list[Hit]:
         """Return the best `top_k` of what a search found, best first, ties by id."""
@@ -163,15 +161,17 @@ class Snapshot:
             view = found.planned[number].view
             ranked.append((-rank, view.reader.id_bytes(row), view, row))
         ranked.sort(key=itemgetter(0, 1))
-        metric = self.metric
+        metric = found.metric
         return [Hit(key.decode(), score_of_rank(metric, -rank), view, row) for rank, key, view, row in ranked[:top_k]]
 
-    def plan(self, name: str, dimension: int, top_k: int) -> Prepared:
-        """Return the plan of every search without a filter for a vector that is not zero."""
-        key = (name, top_k)
+    def plan(self, name: str, query: SearchQuery) -> Prepared:
+        """Return the plan of a search. That of a vector alone, without a filter, is remembered for every other one."""
+        if query.sparse is not None or query.where is not None or query.vector is None or not query.vector.any():
+            return self.searcher.prepare(self.slices(name), query)
+        key = (name, query.top_k)
         prepared = self._plans.get(key)
         if prepared is None:
-            prepared = self.searcher.prepare(self.slices(name), SearchQuery(np.ones(dimension, np.float32), top_k))
+            prepared = self.searcher.prepare(self.slices(name), query)
             if len(self._plans) >= _KNOWN_MAX:
                 self._plans.clear()
             self._plans[key] = prepared

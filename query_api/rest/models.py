@@ -95,7 +95,7 @@ class UpsertAnswer(_Body):
 
 
 class QueryBody(_Body):
-    """`POST /query`: by `vector` or by `id`."""
+    """`POST /query`: by `vector`, by `sparseVector` (both in a dense index of metric dotproduct), or by `id`."""
 
     top_k: int = Field(alias="topK")
     vector: _Numbers = None
@@ -134,12 +134,14 @@ class MatchBody(_Body):
 class ExplainedBody(_Body):
     """How one segment was searched.
 
-    `plan` is `scan` (all rows), `filter` (a scan of the rows that the filter and deletions leave) or `graph`;
+    `plan` is `scan` (all rows), `filter` (a scan of the rows that the filter and deletions leave) or `graph`. `sparse`
+    looks at the rows that share an index with a sparse vector. For both parts it is `sparse+scan` or `sparse+filter`;
+    with `sparse+graph` the rows that share an index were looked at, and the graph was walked for the others.
     `fellBack` says that a walk through the graph was begun and given up for the scan.
     """
 
     segment: int
-    plan: Literal["scan", "filter", "graph"]
+    plan: Literal["scan", "filter", "graph", "sparse", "sparse+scan", "sparse+filter", "sparse+graph"]
     fell_back: bool = Field(alias="fellBack")
     rows: int = Field(description="Rows of the namespace in the segment.")
     allowed_rows: int = Field(alias="allowedRows", description="Those that may be matches.")

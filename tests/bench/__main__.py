@@ -18,6 +18,7 @@ from tests.bench import (
     ingest,
     publish_cost,
     queries,
+    sparse,
     transports,
     workers,
 )
@@ -25,7 +26,7 @@ from tests.bench.figures import Row, keep, print_rows
 from tests.bench.harness import SCENARIOS, Bench, Options, run
 
 RESULTS = Path(__file__).parent / "results" / "results.jsonl"
-THEMES = (attack, doors, ingest, footprint, queries, freshness, filtered, publish_cost, transports, workers)
+THEMES = (attack, doors, ingest, footprint, queries, freshness, filtered, sparse, publish_cost, transports, workers)
 # In this order: what comes first leaves the shared server as it was.
 ORDER = (
     "load",
@@ -39,6 +40,8 @@ ORDER = (
     "attack",
     "ingest_p99",
     "filters",
+    "sparse",
+    "hybrid",
     "log_to_graph",
     "replay",
     "publish_cost",

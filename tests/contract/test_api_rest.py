@@ -10,6 +10,7 @@ import pytest
 
 from schemas.errors import Code
 from tests.contract.api_contract import ApiContract, Refused
+from tests.contract.api_sparse_contract import ApiSparseContract
 from tests.support.api_server import ApiServer
 
 _SPACES = itertools.count(1)
@@ -102,10 +103,12 @@ def hosts(server: ApiServer, http: httpx2.Client) -> dict[str, str]:
         answer = http.post(f"{server.url}/indexes", json=body)
         assert answer.status_code == 201, answer.text
         made[metric] = answer.json()["host"]
+    body = {"name": "sparse", "vector_type": "sparse", "spec": {"serverless": {"cloud": "c", "region": "r"}}}
+    made["sparse"] = http.post(f"{server.url}/indexes", json=body).json()["host"]
     return made
 
 
-class TestRest(ApiContract):
+class TestRest(ApiContract, ApiSparseContract):
     @pytest.fixture
     def api(self, http: httpx2.Client, hosts: dict[str, str]) -> RestApi:
         return RestApi(http, hosts, "euclidean", f"space-{next(_SPACES)}")

@@ -16,7 +16,8 @@ from indexer.segments.graph import GraphOptions, encode_codes
 from indexer.segments.native import SCAN, WALK, NativeGraph, slices_of
 from indexer.segments.reader import SegmentReader
 from indexer.segments.rows import Rows, lay_out
-from indexer.segments.search import NativeSearch, SearchQuery, StockSearch
+from indexer.segments.search import NativeSearch, SearchQuery
+from indexer.segments.stock_search import StockSearch
 from indexer.segments.view import SegmentView
 from schemas.indexes import Metric
 from schemas.manifest import GRAPH, ObjectRef, SegmentEntry

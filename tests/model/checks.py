@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,9 @@ from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import Store
 from query_api.matching import record_page
 from schemas.filters import Filter, parse_filter
-from schemas.records import Record
-from tests.model.oracle import Kept, State, score
+from schemas.indexes import Metric
+from schemas.records import Record, Sparse
+from tests.model.oracle import Kept, State, score_of_parts
 from tests.support.driver import dead_letters_of
 
 __all__ = ["Query", "assert_counts", "assert_dead_letters", "assert_namespace", "assert_search", "assert_shows"]
@@ -29,9 +30,20 @@ _TOLERANCE = 1e-12
 class Query:
     """A question to a namespace; `where` is a filter in its JSON form."""
 
-    vector: np.ndarray
+    vector: np.ndarray | None
     top_k: int
     where: Mapping[str, object] | None = None
+    sparse: Sparse | None = None
+
+    def forms(self, metric: Metric) -> Iterator[Query]:
+        """Yield the question as it can be asked of an index: with and without a filter, by one part and by both."""
+        for where in [self.where] if self.where is None else [self.where, None]:
+            if self.vector is not None:
+                yield Query(self.vector, self.top_k, where)
+            if self.sparse is not None:
+                yield Query(None, self.top_k, where, self.sparse)
+            if self.vector is not None and self.sparse is not None and metric is Metric.DOTPRODUCT:
+                yield Query(self.vector, self.top_k, where, self.sparse)
 
 
 def assert_shows(snapshot: Snapshot, state: State, *, names: Sequence[str], ids: Sequence[str], query: Query) -> None:
@@ -39,9 +51,8 @@ def assert_shows(snapshot: Snapshot, state: State, *, names: Sequence[str], ids:
     assert_counts(snapshot, state)
     for name in names:
         assert_namespace(snapshot, state, name, ids)
-        assert_search(snapshot, state, name, query)
-        if query.where is not None:
-            assert_search(snapshot, state, name, Query(query.vector, query.top_k))
+        for form in query.forms(snapshot.metric):
+            assert_search(snapshot, state, name, form)
 
 
 def assert_counts(snapshot: Snapshot, state: State) -> None:
@@ -91,15 +102,17 @@ def assert_search(snapshot: Snapshot, state: State, name: str, query: Query) -> 
     """Compare the answer to exact search: the same ids in the same order, min(k, matching) of them, the same scores."""
     where = None if query.where is None else parse_filter(query.where)
     metric = snapshot.metric
-    wanted = state.search(name, query.vector, metric, top_k=query.top_k, where=query.where)
-    hits = snapshot.search(name, SearchQuery(query.vector, query.top_k, where))
+    asked = {"where": query.where, "sparse": query.sparse}
+    wanted = state.search(name, query.vector, metric, top_k=query.top_k, **asked)
+    hits = snapshot.search(name, SearchQuery(query.vector, query.top_k, where, query.sparse))
     assert [hit.id for hit in hits] == [key for key, _ in wanted]
     assert [hit.score for hit in hits] == pytest.approx([number for _, number in wanted], rel=_TOLERANCE)
     kept = state.records.get(name, {})
     for hit, record in zip(hits, snapshot.records(hits, values=True, metadata=True), strict=True):
         assert_record(record, kept[hit.id])
-        assert hit.score == pytest.approx(score(metric, record.values, query.vector), rel=_TOLERANCE)
-    if where is not None:
+        number = score_of_parts(metric, kept[hit.id], query.vector, query.sparse)
+        assert hit.score == pytest.approx(number, rel=_TOLERANCE)
+    if where is not None and query.sparse is None:
         everything = state.search(name, query.vector, metric, top_k=len(kept), where=query.where)
         assert snapshot.count_matching(name, where) == len(everything)
         assert_pages(snapshot, name, where, sorted(key for key, _ in everything))

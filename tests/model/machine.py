@@ -35,7 +35,7 @@ from tests.model.world import (
     event_of,
     poison_of,
 )
-from tests.support.builders import spec_of, update, upsert
+from tests.support.builders import spec_of, update, upsert, words
 from tests.support.driver import SMALL, Pipeline
 from tests.support.engines import ENGINES, walks_always
 
@@ -86,7 +86,9 @@ class PartitionMachine(Stage):
     def load(self, name, first, start, batch):
         """Write many records of one namespace in partial batches, so that there is something to merge."""
         for number, key in enumerate(IDS[start:] + IDS[:start], first):
-            self.pipeline.book.append(name, upsert(key, number, DOCUMENTS[number % len(DOCUMENTS)]))
+            event = upsert(key, number, DOCUMENTS[number % len(DOCUMENTS)])
+            # Three of four have sparse values, too.
+            self.pipeline.book.append(name, replace(event, sparse=words(number)) if number % 4 else event)
         while self.worker.snapshot.next_offset < self.pipeline.book.end:
             self.publish(batch)
 

@@ -24,9 +24,10 @@ from schemas.operations import (
     UpdateWhere,
     Upsert,
 )
+from schemas.records import Sparse
 from tests.support.driver import Book, Said
 
-__all__ = ["Kept", "Oracle", "State", "matches", "score"]
+__all__ = ["Kept", "Oracle", "State", "matches", "score", "score_of_parts"]
 
 _OK, _NOT_FOUND, _ALREADY_EXISTS = 0, 5, 6
 # What comes of these depends on the state.
@@ -95,15 +96,27 @@ class State:
         return sorted(self.records.get(name, {}))
 
     def search(
-        self, name: str, query: np.ndarray, metric: Metric, *, top_k: int, where: Document | None
+        self,
+        name: str,
+        query: np.ndarray | None,
+        metric: Metric,
+        *,
+        top_k: int,
+        where: Document | None,
+        sparse: Sparse | None = None,
     ) -> list[tuple[str, float]]:
-        """Return the best records, exactly: id and score, best first, ties by id."""
-        scored = [
-            (key, score(metric, np.frombuffer(kept.values, "<f4"), query))
-            for key, kept in self.records.get(name, {}).items()
-            if where is None or matches(where, kept.metadata)
-        ]
-        sign = 1 if metric is Metric.EUCLIDEAN else -1
+        """Return the best records, exactly: id and score, best first, ties by id.
+
+        By a sparse vector alone, only those that share an index with it.
+        """
+        scored = []
+        for key, kept in self.records.get(name, {}).items():
+            if where is not None and not matches(where, kept.metadata):
+                continue
+            number = score_of_parts(metric, kept, query, sparse)
+            if number is not None:
+                scored.append((key, number))
+        sign = 1 if metric is Metric.EUCLIDEAN and query is not None else -1
         return sorted(scored, key=lambda item: (sign * item[1], item[0]))[:top_k]
 
     def fold(self, said: Said) -> None:
@@ -213,6 +226,22 @@ def score(metric: Metric, vector: np.ndarray, query: np.ndarray) -> float:
         return product
     length = math.sqrt(float((left * left).sum()) * float((right * right).sum()))
     return max(-1.0, min(1.0, product / length)) if length else 0.0
+
+
+def sparse_score(pair: tuple[tuple[int, ...], tuple[float, ...]] | None, query: Sparse) -> float | None:
+    """Return the product of a record's sparse values with a query's; None where they share no index."""
+    own = {} if pair is None else dict(zip(*pair, strict=True))
+    asked = dict(zip(query.indices.tolist(), query.values.tolist(), strict=True))
+    shared = own.keys() & asked.keys()
+    return sum(own[index] * asked[index] for index in sorted(shared)) if shared else None
+
+
+def score_of_parts(metric: Metric, kept: Kept, query: np.ndarray | None, sparse: Sparse | None) -> float | None:
+    """Return the score of a record by both parts of a query; None where it is no match."""
+    product = None if sparse is None else sparse_score(kept.sparse, sparse)
+    if query is None:
+        return product
+    return score(metric, np.frombuffer(kept.values, "<f4"), query) + (product or 0.0)
 
 
 def matches(where: Document, document: Document) -> bool:

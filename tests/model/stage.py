@@ -21,7 +21,7 @@ from tests.model.world import (
     IDS,
     NAMES,
 )
-from tests.support.builders import dense
+from tests.support.builders import dense, words
 from tests.support.driver import Worker, manifest_objects, manifests_of
 
 __all__ = ["COVERED", "Follower", "Stage", "Walk"]
@@ -100,7 +100,7 @@ class Stage(RuleBasedStateMachine):
         self.turn += 1
         snapshot = self.worker.snapshot
         state = self.oracle.at(snapshot.next_offset)
-        query = Query(dense(self.turn), 5, FILTERS[self.turn % len(FILTERS)])
+        query = Query(dense(self.turn), 5, FILTERS[self.turn % len(FILTERS)], words(self.turn))
         assert_shows(snapshot, state, names=[NAMES[self.turn % len(NAMES)]], ids=IDS, query=query)
 
     def refresh(self, follower: Follower) -> None:
@@ -124,7 +124,9 @@ class Stage(RuleBasedStateMachine):
     def assert_follower(self, follower: Follower, query) -> None:
         number, top_k, where = query
         snapshot = follower.reader.current
-        assert_shows(snapshot, follower.state, names=NAMES, ids=IDS, query=Query(dense(number), top_k, where))
+        assert_shows(
+            snapshot, follower.state, names=NAMES, ids=IDS, query=Query(dense(number), top_k, where, words(number))
+        )
 
     def settle(self) -> None:
         """Let everybody catch up; where a reader has set something damaged aside, the worker notices and goes on."""
@@ -197,7 +199,7 @@ class Stage(RuleBasedStateMachine):
         worker.checkpoint()
         worker.collect()
         fresh = self.pipeline.fresh_snapshot()
-        query = Query(dense(self.turn), 10, FILTERS[0])
+        query = Query(dense(self.turn), 10, FILTERS[0], words(self.turn))
         assert_shows(fresh, self.oracle.at(book.end), names=NAMES, ids=IDS, query=query)
         needed = set()
         for manifest in list(manifests_of(self.pipeline))[-2:]:

@@ -8,7 +8,7 @@ from indexer import merging
 from schemas.events import FORMAT_HEADER, encode
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, Event, Update, Upsert
 from schemas.records import dense_bytes
-from tests.support.builders import delete_where, dense, metadata, names_in, sparse, update_where, upsert
+from tests.support.builders import delete_where, dense, metadata, names_in, update_where, upsert, words
 
 __all__ = [
     "CUTS",
@@ -88,15 +88,15 @@ def event_of(write: tuple[str, str, str, int]) -> Event:
         case "upsert_bare":
             return upsert(key, number)
         case "upsert_sparse":
-            return Upsert(key, dense_bytes(dense(number)), sparse(number), metadata(document))
+            return Upsert(key, dense_bytes(dense(number)), words(number), metadata(document))
         case "update_metadata":
             return Update(key, None, None, metadata(change))
         case "update_values":
             return Update(key, dense_bytes(dense(number)), None, None)
         case "update_sparse":
-            return Update(key, None, sparse(number), None)
+            return Update(key, None, words(number), None)
         case "update_all":
-            return Update(key, dense_bytes(dense(number)), sparse(number), metadata(change))
+            return Update(key, dense_bytes(dense(number)), words(number), metadata(change))
         case "update_nothing":
             return Update(key, None, None, None)
         case "update_where":

@@ -32,6 +32,7 @@ __all__ = [
     "update_where",
     "upsert",
     "upserts",
+    "words",
 ]
 
 DIMENSION = 4
@@ -73,6 +74,18 @@ def dense(number: int, dimension: int = DIMENSION) -> npt.NDArray[np.float32]:
 def sparse(number: int) -> Sparse:
     """Return a small sparse vector."""
     found = make_sparse([number, number + 7, 2**32 - 1 - number], [0.5, -1.0, 3.0])
+    assert found is not None
+    return found
+
+
+def words(number: int, count: int = 5) -> Sparse:
+    """Return a sparse vector of `count` of 24 indices from all over their space, so that most have one in common.
+
+    Values are multiples of 1/2 between -2 and 2, zero among them: products and sums are exact.
+    """
+    source = np.random.default_rng(number)
+    places = np.unique(np.concatenate([np.arange(12), 2**32 - 1 - np.arange(12) * 357_913_941]))
+    found = make_sparse(source.permutation(places)[:count], source.integers(-4, 5, count) / 2)
     assert found is not None
     return found
 

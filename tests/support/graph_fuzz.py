@@ -22,14 +22,17 @@ from pyroaring import BitMap
 from indexer.segments.container import Container, pack
 from indexer.segments.engines import open_graph
 from indexer.segments.graph import NO_LINK, GraphOptions, Links, encode_codes, sections_of
-from indexer.segments.native import SCAN, WALK, Engine, NativeGraph, slices_of
+from indexer.segments.native import SCAN, SPARSE, WALK, Engine, NativeGraph, SearchJob, slices_of
 from indexer.segments.reader import SegmentReader
 from indexer.segments.rows import Rows, lay_out
 from indexer.segments.search import NativeSearch, SearchQuery
+from indexer.segments.sparse import lay_out_postings
 from indexer.segments.view import SegmentView
 from schemas.errors import CorruptData
 from schemas.indexes import Metric
 from schemas.manifest import GRAPH, ObjectRef, SegmentEntry
+from schemas.records import Sparse
+from tests.support.builders import words
 from tests.support.engines import searched
 
 Sections = dict[str, Any]
@@ -95,10 +98,12 @@ def ground_of(engine: Engine, rng: np.random.Generator, shape: tuple[Metric, int
         metadata=[b'{"n":%d}' % (number % 5) for number in range(rows)],
         offsets=np.arange(rows),
         times=np.arange(rows),
-        sparse=[None] * rows,
+        sparse=[words(int(rng.integers(300))) if rng.random() < 0.7 else None for _ in range(rows)],
         vectors=vectors_of(rng, rows, dimension),
     )
     records, vectors, _ = lay_out(plain)
+    if rng.random() < 0.7:
+        records |= lay_out_postings(records)
     matrix = np.concatenate([np.asarray(vectors["vectors"]), vectors_of(rng, dead, dimension)])
     with engine.builder(matrix, metric, options, rows=rows) as builder:
         builder.add(rng.permutation(elements).astype(np.uint32))
@@ -221,10 +226,18 @@ def search_snapshot(engine: Engine, ground: Ground, reader: SegmentReader, rng: 
     part = reader.slice_of("films")
     if part is None:
         return
-    query = SearchQuery(query_of(rng, ground), int(rng.choice([1, 10, 1000])))
+    sparse = sparse_query(rng)
+    vector = None if sparse is not None and rng.random() < 0.5 else query_of(rng, ground)
+    query = SearchQuery(vector, int(rng.choice([1, 10, 1000])), None, sparse)
     searcher = NativeSearch(engine)
     hits = searched(searcher, [(view, part)], query, ground.metric).hits
-    check(hits, view.alive, query.top_k)
+    mask = view.alive
+    if sparse is not None and vector is None:
+        columns = reader.sparse_columns
+        products, sharing = (None, False) if columns is None else columns.scores(0, reader.rows, sparse)
+        mask = mask & sharing
+        assert products is None or (hits["rank"] == products[hits["row"]]).all(), "a rank that is not numpy's"
+    check(hits, mask, query.top_k)
     for row in hits["row"].tolist():
         reader.id_bytes(row)
         reader.metadata(row)
@@ -235,6 +248,10 @@ def query_of(rng: np.random.Generator, ground: Ground) -> np.ndarray:
     if rng.random() < 0.2:
         query *= rng.choice(np.array([0, 1e-42, 1e-30, 1e18, 1e37], np.float32))
     return query
+
+
+def sparse_query(rng: np.random.Generator) -> Sparse | None:
+    return words(int(rng.integers(300)), int(rng.integers(1, 25))) if rng.random() < 0.6 else None
 
 
 def search_engine(engine: Engine, ground: Ground, reader: SegmentReader, seed: int) -> None:
@@ -248,15 +265,22 @@ def search_engine(engine: Engine, ground: Ground, reader: SegmentReader, seed: i
     if not has_mask:
         mask[:] = True
     allowed = int(np.count_nonzero(mask))
-    plan = int(rng.choice([SCAN, WALK]))
+    sparse = sparse_query(rng)
+    plan = int(rng.choice([SCAN, WALK] if sparse is None else [SCAN, WALK, SPARSE]))
     codes = graph.codes_address if rng.random() < 0.7 else 0
     numbers = (rows, allowed, plan, int(rng.choice([0, 1, 7, 200, NO_LINK])), int(rng.choice([0, 1, 50, NO_LINK])))
     places = (reader.vectors_address, reader.norms_address, mask.ctypes.data if has_mask else 0, graph.address, codes)
     top_k = int(rng.choice([0, 1, 3, 17, rows, rows + 5, 10_000]))
-    query = query_of(rng, ground)
+    query = None if plan == SPARSE else query_of(rng, ground)
     slices = slices_of([(*places, *numbers)] * int(rng.choice([1, 1, 2])))
-    hits, _ = engine.search(slices, query, ground.metric, top_k)
-    ranks = engine.ranks(slices[:1], query, ground.metric)
+    if reader.sparse_columns is not None:
+        slices["sparse"] = reader.sparse_columns.address
+    job = SearchJob(slices, query, ground.metric, top_k, sparse=sparse)
+    engine.run(job)
+    hits, _ = job.hits()
+    ranks = engine.ranks(slices[:1], query, ground.metric, sparse)
+    if plan == SPARSE:
+        mask &= ~np.isnan(ranks)
     assert (hits["rank"] == ranks[hits["row"]]).all(), "a rank that is not the row's"
     assert (hits["slice"] < len(slices)).all(), "a slice that was not asked"
     if len(slices) == 1:

@@ -28,7 +28,8 @@ int32_t guarded(Work work) {
 
 void carry_out(Job* job) {
     job->code = guarded([&] {
-        Search search(job->query, job->dimension, job->metric, job->wanted);
+        const SparseQuery sparse{job->sparse_indices, job->sparse_values, job->sparse_count};
+        Search search(job->query, job->dimension, job->metric, sparse, job->wanted);
         for (uint32_t at = 0; at < job->count; ++at) {
             Slice& slice = job->slices[at];
             slice.evaluated = slice.nanoseconds = 0;
@@ -50,7 +51,7 @@ void carry_out(Job* job) {
 extern "C" {
 
 // Raised with every change of a signature or a structure here.
-uint32_t freshet_interface() { return 2; }
+uint32_t freshet_interface() { return 3; }
 
 int32_t freshet_check(const Graph* graph) {
     return guarded([&] { return graph->is_sound() ? kDone : kUnsound; });
@@ -82,11 +83,12 @@ uint32_t freshet_pool_take(Pool* pool, uint64_t* tickets, uint32_t room) { retur
 // Finishes what was submitted first.
 void freshet_pool_free(Pool* pool) { delete pool; }
 
-// Rank every row of a slice: float64 [rows].
-int32_t freshet_ranks(const Slice* slice, const float* query, uint32_t dimension, uint32_t metric, double* ranks) {
+// Rank every row of a slice of a job as its plan says: float64 [rows], NaN for rows that a sparse query leaves out.
+int32_t freshet_ranks(const Job* job, uint32_t at, double* ranks) {
     return guarded([&] {
-        const Ruler ruler(query, slice->vectors, slice->norms, dimension, metric);
-        for (uint32_t row = 0; row < slice->rows; ++row) ranks[row] = ruler.rank(row);
+        const Slice& slice = job->slices[at];
+        const SparseQuery sparse{job->sparse_indices, job->sparse_values, job->sparse_count};
+        rank_all(slice, job->query, job->dimension, job->metric, sparse, ranks);
         return kDone;
     });
 }

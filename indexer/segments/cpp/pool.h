@@ -17,11 +17,14 @@ namespace freshet {
 // A search and its result. Everything it points to stays alive and untouched until its ticket was taken.
 struct Job {
     Slice* slices;
-    const float* query;
+    const float* query;  // null where the query is sparse alone
+    const uint32_t* sparse_indices;
+    const float* sparse_values;
     Hit* hits;
     uint64_t ticket;
     uint32_t count;
     uint32_t dimension;
+    uint32_t sparse_count;
     uint32_t metric;
     uint32_t wanted;
     uint32_t room;

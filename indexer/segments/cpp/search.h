@@ -11,11 +11,13 @@
 
 #include "distance.h"
 #include "graph.h"
+#include "sparse.h"
 #include "walk.h"
 
 namespace freshet {
 
-enum Plan : uint32_t { kScan = 0, kWalk = 1 };
+// kSparse looks at the rows that share an index with the query, and at nothing dense.
+enum Plan : uint32_t { kScan = 0, kWalk = 1, kSparse = 2 };
 
 // Rows of one namespace in one segment. Row numbers count from the first of them.
 struct Slice {
@@ -33,6 +35,9 @@ struct Slice {
     uint32_t found;
     uint64_t evaluated;
     uint64_t nanoseconds;
+    // What a query with a sparse part looks at beside; null where no row has sparse values.
+    const SparseColumns* sparse;
+    uint64_t first;  // number of the first row in the segment, by which the sparse columns count
 };
 
 struct Hit {
@@ -43,17 +48,25 @@ struct Hit {
 
 inline bool better(const Hit& a, const Hit& b) { return a.rank > b.rank; }
 
+// The rank of a row by both of its parts; the sparse one is finite.
+inline double sum_of(double dense, double sparse) { return dense + sparse; }
+
 // Finds the rows that may be among the best `wanted` of those looked at, ties included: those whose best case reaches
 // the worst case of as many others.
 class Promising {
  public:
     Promising(const CodedRuler& coded, uint32_t wanted) : coded_(coded), wanted_(wanted) {}
 
-    void look(uint32_t row) {
+    // `more` is added to the rank.
+    void look(uint32_t row, double more = 0) {
         double bound;
-        const double rank = coded_.rank(row, &bound);
+        double rank = coded_.rank(row, &bound);
+        if (more != 0) {
+            bound += (std::fabs(rank) + std::fabs(more)) * kSumError;
+            rank += more;
+        }
         if (worst_.size() >= wanted_ && rank + bound < worst_.front()) return;
-        cases_.push_back(Case{rank + bound, row});
+        cases_.push_back(Case{rank + bound, more, row});
         if (worst_.size() >= wanted_) {
             if (rank - bound <= worst_.front()) return;
             std::pop_heap(worst_.begin(), worst_.end(), std::greater<double>());
@@ -65,14 +78,24 @@ class Promising {
 
     std::vector<uint32_t> rows() const {
         std::vector<uint32_t> rows;
-        for (const Case& item : cases_)
-            if (worst_.size() < wanted_ || item.best >= worst_.front()) rows.push_back(item.row);
+        each([&](uint32_t row, double) { rows.push_back(row); });
         return rows;
     }
 
+    // Calls see(row, more) for the same rows.
+    template <typename See>
+    void each(See see) const {
+        for (const Case& item : cases_)
+            if (worst_.size() < wanted_ || item.best >= worst_.front()) see(item.row, item.more);
+    }
+
  private:
+    // Of two sums of a rank and what is added to it, both rounded: more than that.
+    static constexpr double kSumError = 1e-15;
+
     struct Case {
         double best;
+        double more;
         uint32_t row;
     };
 
@@ -82,16 +105,39 @@ class Promising {
     std::vector<double> worst_;  // the least on top
 };
 
+// Rank every row of a slice; a row that a sparse query leaves out has no rank: NaN.
+inline void rank_all(const Slice& slice, const float* query, uint32_t dimension, uint32_t metric,
+                     const SparseQuery& sparse, double* ranks) {
+    const bool is_dense = slice.plan != kSparse;
+    const Ruler ruler(query, slice.vectors, slice.norms, dimension, metric);
+    for (uint32_t row = 0; row < slice.rows; ++row) ranks[row] = is_dense ? ruler.rank(row) : NAN;
+    if (!slice.sparse || !sparse.count) return;
+    SparseScorer scorer(sparse, *slice.sparse, slice.first, slice.rows);
+    scorer.each_block([&](uint32_t begin, uint32_t end, const double* scores, const uint8_t* shares) {
+        for (uint32_t row = begin; row < end; ++row) {
+            if (is_dense)
+                ranks[row] = sum_of(ranks[row], scores[row - begin]);
+            else if (shares[row - begin])
+                ranks[row] = scores[row - begin];
+        }
+    });
+}
+
 class Search {
  public:
-    Search(const float* query, uint32_t dimension, uint32_t metric, uint32_t wanted)
-        : query_(query), dimension_(dimension), metric_(metric), wanted_(wanted) {}
+    Search(const float* query, uint32_t dimension, uint32_t metric, const SparseQuery& sparse, uint32_t wanted)
+        : query_(query), dimension_(dimension), metric_(metric), sparse_(sparse), wanted_(wanted) {}
 
     void add(Slice& slice, uint32_t number) {
         const auto begin = std::chrono::steady_clock::now();
         const Ruler ruler(query_, slice.vectors, slice.norms, dimension_, metric_);
         // A graph of other rows would lead behind the mask.
-        if (slice.plan == kScan || !slice.graph || slice.graph->rows != slice.rows)
+        if (slice.plan == kWalk && (!slice.graph || slice.graph->rows != slice.rows)) slice.plan = kScan;
+        if (slice.plan == kSparse)
+            look_at_sparse(slice, number);
+        else if (slice.sparse && sparse_.count)
+            look_at_both(slice, number, ruler);
+        else if (slice.plan == kScan)
             scan(slice, number, ruler);
         else
             walk(slice, number, ruler);
@@ -137,6 +183,159 @@ class Search {
         slice.found = uint32_t(heap.size());
         hits_.insert(hits_.end(), heap.begin(), heap.end());
     }
+
+    void look_at_sparse(Slice& slice, uint32_t number) {
+        if (!slice.sparse || !sparse_.count) return;
+        std::vector<Hit> heap;
+        SparseScorer scorer(sparse_, *slice.sparse, slice.first, slice.rows);
+        scorer.each_block([&](uint32_t begin, uint32_t end, const double* scores, const uint8_t* shares) {
+            for (uint32_t row = begin; row < end; ++row) {
+                if (!shares[row - begin] || (slice.mask && !slice.mask[row])) continue;
+                ++slice.evaluated;
+                offer(heap, Hit{scores[row - begin], number, row});
+            }
+        });
+        slice.found = uint32_t(heap.size());
+        hits_.insert(hits_.end(), heap.begin(), heap.end());
+    }
+
+    // Looks at all rows whose rank by both parts may be among the best. A walk finds the rows that lead by the dense
+    // part; no other row ranks higher by it than the last of these, as far as the walk can be trusted, so those are
+    // left out whose sparse part would not make up for that. False, and nothing done, where the walk found too little.
+    bool look_led(Slice& slice, uint32_t number, const Ruler& ruler) {
+        std::vector<uint32_t> rows;
+        Slice led = slice;
+        const uint32_t enough = std::min(wanted_, slice.allowed);
+        const CodedRuler coded(ruler, slice.codes ? *slice.codes : Both::kNoCodes);
+        const bool is_found = slice.codes && slice.codes->leads
+                                  ? gather(led, CodedGuide{coded, slice.graph->rows}, enough, rows)
+                                  : gather(led, ruler, enough, rows);
+        if (!is_found || rows.empty()) return false;
+        slice.evaluated += led.evaluated;
+        std::vector<double> scores(slice.rows);
+        SparseScorer scorer(sparse_, *slice.sparse, slice.first, slice.rows);
+        scorer.each_block([&](uint32_t begin, uint32_t end, const double* some, const uint8_t*) {
+            std::copy(some, some + (end - begin), scores.begin() + begin);
+        });
+        std::vector<Hit> heap;
+        std::vector<double> leading;
+        std::vector<uint8_t> is_seen(slice.rows);
+        for (const uint32_t row : rows) {
+            leading.push_back(ruler.rank(row));
+            offer(heap, Hit{sum_of(leading.back(), scores[row]), number, row});
+            is_seen[row] = 1;
+        }
+        const size_t last = std::min<size_t>(leading.size(), std::max(wanted_, slice.ef / kLeading)) - 1;
+        std::nth_element(leading.begin(), leading.begin() + last, leading.end(), std::greater<double>());
+        const double most = leading[last];
+        Both both(ruler, slice.codes, wanted_);
+        const auto offer_exact = [&](uint32_t row, double more) {
+            offer(heap, Hit{sum_of(ruler.rank(row), more), number, row});
+        };
+        // Those that lead by the sparse part come first: the more there are ahead, the fewer have to be looked at.
+        for (const uint32_t row : best_of(scores, is_seen, slice.mask)) {
+            offer_exact(row, scores[row]);
+            is_seen[row] = 1;
+        }
+        for (uint32_t row = 0; row < slice.rows; ++row) {
+            if (is_seen[row] || (slice.mask && !slice.mask[row])) continue;
+            if (heap.size() < wanted_ || scores[row] + most >= heap.front().rank) both.rows.push_back(row);
+        }
+        slice.evaluated += both.rows.size();
+        both.look([&](uint32_t row) { return scores[row]; }, offer_exact);
+        both.finish(offer_exact);
+        slice.found = uint32_t(heap.size());
+        hits_.insert(hits_.end(), heap.begin(), heap.end());
+        return true;
+    }
+
+    // Returns the rows of the best scores among those that were not seen and that the mask allows: as many as are wanted.
+    std::vector<uint32_t> best_of(const std::vector<double>& scores, const std::vector<uint8_t>& is_seen,
+                                  const uint8_t* mask) const {
+        std::vector<uint32_t> rows;
+        const auto higher = [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; };
+        for (uint32_t row = 0; row < scores.size(); ++row) {
+            if (is_seen[row] || (mask && !mask[row])) continue;
+            if (rows.size() >= wanted_) {
+                if (scores[row] <= scores[rows.front()]) continue;
+                std::pop_heap(rows.begin(), rows.end(), higher);
+                rows.pop_back();
+            }
+            rows.push_back(row);
+            std::push_heap(rows.begin(), rows.end(), higher);
+        }
+        return rows;
+    }
+
+    // A rank is the sum of both parts. Of a slice that is scanned all rows are looked at. Of one that is walked those
+    // that share an index with the query, however near they are; the sparse part of all others is 0, and the walk is
+    // for the nearest of these alone.
+    void look_at_both(Slice& slice, uint32_t number, const Ruler& ruler) {
+        const bool has_lead = slice.plan == kScan && slice.ef && slice.graph && slice.graph->rows == slice.rows;
+        if (has_lead && look_led(slice, number, ruler)) return;
+        const bool is_walked = slice.plan == kWalk;
+        std::vector<uint8_t> others(is_walked ? slice.rows : 0);
+        std::vector<Hit> heap;
+        const bool is_coded = slice.codes && slice.allowed > 4 * uint64_t(wanted_) + 64;
+        Both both(ruler, is_coded ? slice.codes : nullptr, wanted_);
+        uint32_t left = 0;
+        const auto offer_exact = [&](uint32_t row, double more) {
+            offer(heap, Hit{sum_of(ruler.rank(row), more), number, row});
+        };
+        SparseScorer scorer(sparse_, *slice.sparse, slice.first, slice.rows);
+        scorer.each_block([&](uint32_t begin, uint32_t end, const double* scores, const uint8_t* shares) {
+            for (uint32_t row = begin; row < end; ++row) {
+                if (slice.mask && !slice.mask[row]) continue;
+                if (is_walked && !shares[row - begin]) {
+                    others[row] = 1;
+                    ++left;
+                    continue;
+                }
+                both.rows.push_back(row);
+            }
+            slice.evaluated += both.rows.size();
+            both.look([&](uint32_t row) { return scores[row - begin]; }, offer_exact);
+        });
+        both.finish(offer_exact);
+        slice.found = uint32_t(heap.size());
+        hits_.insert(hits_.end(), heap.begin(), heap.end());
+        if (!left) return;
+        Slice rest = slice;
+        rest.mask = others.data();
+        rest.allowed = left;
+        rest.evaluated = 0;
+        walk(rest, number, ruler);
+        slice.evaluated += rest.evaluated;
+        slice.found += rest.found;
+        slice.plan = rest.plan;
+    }
+
+    // Rows on their way to an exact rank: by their codes first, where there are any.
+    struct Both {
+        static constexpr Codes kNoCodes{};
+        const Ruler& ruler;
+        const CodedRuler coded;
+        const bool is_coded;
+        Promising promising;
+        std::vector<uint32_t> rows;
+
+        Both(const Ruler& ruler, const Codes* codes, uint32_t wanted)
+            : ruler(ruler), coded(ruler, codes ? *codes : kNoCodes), is_coded(codes), promising(coded, wanted) {}
+
+        template <typename More, typename Offer>
+        void look(More more, Offer offer) {
+            if (is_coded)
+                each(rows, coded, [&](uint32_t row) { promising.look(row, more(row)); });
+            else
+                each(rows, ruler, [&](uint32_t row) { offer(row, more(row)); });
+            rows.clear();
+        }
+
+        template <typename Offer>
+        void finish(Offer offer) const {
+            promising.each(offer);
+        }
+    };
 
     // Rows that lie apart are fetched before they are needed.
     template <typename Leading, typename Look>
@@ -258,12 +457,16 @@ class Search {
 
     // Of the share of allowed rows: a walk that meets fewer is astray. Share from which on allowed rows hold together.
     static constexpr double kAstray = 0.25, kInside = 0.4;
+    // One in so many candidates of a walk, the nearest, are trusted to be all that are as near.
+    static constexpr uint32_t kLeading = 4;
     // Rows from which a walk within the allowed ones begins, and how much wider it is than others.
     static constexpr uint64_t kSeeds = 256;
     static constexpr uint32_t kInsideWidth = 3;
 
     const float* query_;
-    const uint32_t dimension_, metric_, wanted_;
+    const uint32_t dimension_, metric_;
+    const SparseQuery sparse_;
+    const uint32_t wanted_;
     std::vector<Hit> hits_;
     bool dropped_ = false;
     double dropped_rank_ = 0;

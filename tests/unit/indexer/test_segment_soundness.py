@@ -16,15 +16,18 @@ from indexer.segments.engines import choose_engine, open_graph
 from indexer.segments.graph import GraphOptions, encode_codes, sections_of
 from indexer.segments.reader import SegmentReader
 from indexer.segments.rows import Rows, hash_ids, lay_out
+from indexer.segments.search import NativeSearch, SearchQuery
+from indexer.segments.sparse import lay_out_postings
+from indexer.segments.stock_search import StockSearch
 from indexer.segments.view import SegmentView
 from indexer.snapshots.opener import SnapshotOpener
 from schemas.changes import Patch, SegmentChanges
 from schemas.errors import CorruptData
 from schemas.indexes import Metric
 from schemas.manifest import GRAPH, ObjectRef, SegmentEntry
-from tests.support.builders import sparse, spec_of, upserts
+from tests.support.builders import spec_of, upserts, words
 from tests.support.driver import Pipeline
-from tests.support.engines import ENGINES
+from tests.support.engines import ENGINES, searched
 
 _ROWS, _DIMENSION = 9, 4
 _NAMES = ["a", "b", "c"]
@@ -38,7 +41,7 @@ def sections() -> dict[str, np.ndarray]:
 
 
 def sections_of_rows() -> dict[str, np.ndarray]:
-    """Return the sections of a delta: nine rows in three namespaces, some of them with sparse values."""
+    """Return the sections of nine rows in three namespaces, some of them with sparse values, and their postings."""
     rows = Rows(
         names=_NAMES,
         namespace=np.arange(_ROWS) % 3,
@@ -46,12 +49,12 @@ def sections_of_rows() -> dict[str, np.ndarray]:
         metadata=[b'{"n":%d}' % number for number in range(_ROWS)],
         offsets=np.arange(_ROWS),
         times=np.arange(_ROWS),
-        sparse=[sparse(number) if number % 2 else None for number in range(_ROWS)],
+        sparse=[words(number) if number % 2 else None for number in range(_ROWS)],
         vectors=np.random.default_rng(1).standard_normal((_ROWS, _DIMENSION)).astype(np.float32),
     )
     records, vectors, _ = lay_out(rows)
     found = {}
-    for name, data in (records | vectors).items():
+    for name, data in (records | lay_out_postings(records) | vectors).items():
         found[name] = np.frombuffer(data, np.uint8).copy() if isinstance(data, bytes) else np.array(data)
     return found
 
@@ -88,6 +91,7 @@ _SHORTER = [
     *("hash", "order", "offset", "time", "id_ends", "id_data", "metadata_ends", "metadata_data", "sparse_ends"),
     *("sparse_indices", "sparse_values", "namespace_starts", "namespace_offset_min", "namespace_offset_max"),
     *("namespace_ends", "namespace_data", "vectors", "norms"),
+    *("posting_indices", "posting_starts", "posting_rows", "posting_values"),
 ]
 
 
@@ -112,7 +116,7 @@ def test_column_with_a_part_of_a_number_is_refused(sections, name):
         opened(sections)
 
 
-@pytest.mark.parametrize("name", ["id_ends", "metadata_ends", "sparse_ends", "namespace_ends"])
+@pytest.mark.parametrize("name", ["id_ends", "metadata_ends", "sparse_ends", "namespace_ends", "posting_starts"])
 @pytest.mark.parametrize(
     "change", [put(1, 2**63), put(2, 0), put(0, 1), put(-1, 0)], ids=["far", "back", "first", "last"]
 )
@@ -143,6 +147,46 @@ def test_slices_that_do_not_ascend_are_refused(sections, change):
 def test_order_that_is_no_permutation_is_refused(sections, change):
     """A listing gives every row of its namespace once, and no other."""
     sections["order"] = change(sections["order"])
+    with pytest.raises(CorruptData):
+        opened(sections)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("posting_rows", put(3, _ROWS)),
+        ("posting_rows", put(3, 2**32 - 1)),
+        ("posting_indices", lambda column: swapped(column, 1, 2)),
+        ("posting_indices", lambda column: put(2, column[1])(column)),
+        ("posting_starts", lambda column: put(2, column[1])(column)),
+        ("posting_values", put(3, np.nan)),
+        ("posting_values", put(0, np.inf)),
+        ("sparse_values", put(3, np.nan)),
+    ],
+    ids=["outside", "far", "order", "index twice", "empty", "no number", "infinite", "no number of a row"],
+)
+def test_postings_that_would_lead_outside_or_astray_are_refused(sections, name, change):
+    """Rows lie inside, indices and rows ascend, each index has a row, and every value is a finite number."""
+    sections[name] = change(sections[name])
+    with pytest.raises(CorruptData):
+        opened(sections)
+
+
+def test_rows_of_a_posting_that_do_not_ascend_are_refused(sections):
+    """A slice's part of a posting is found by a binary search."""
+    starts = sections["posting_starts"].astype(int)
+    longest = int(np.argmax(np.diff(starts)))
+    assert starts[longest + 1] - starts[longest] > 1
+    sections["posting_rows"] = swapped(sections["posting_rows"], starts[longest], starts[longest] + 1)
+    with pytest.raises(CorruptData):
+        opened(sections)
+
+
+@pytest.mark.parametrize("kept", ["posting_indices", "posting_rows", "sparse_ends", "sparse_values"])
+def test_sparse_values_with_a_column_missing_are_refused(sections, kept):
+    """One column of several alone, or without the others, is none."""
+    for name in [name for name in sections if name.startswith(("posting_", "sparse_")) and name != kept]:
+        del sections[name]
     with pytest.raises(CorruptData):
         opened(sections)
 
@@ -203,6 +247,12 @@ def test_whatever_is_opened_is_read_to_its_end(data):
         assert (reader.find(part, _IDS, hash_ids(_IDS)) < part.end).all()
         for row in range(part.start, part.end):
             view.record(row)
+        for query in (words(1), words(300)):
+            for searcher in (NativeSearch(choose_engine("native")), StockSearch()):
+                for vector in (None, np.ones(_DIMENSION, np.float32)):
+                    asked = SearchQuery(vector, 5, None, query)
+                    hits = searched(searcher, [(view, part)], asked, Metric.DOTPRODUCT).hits
+                    assert ((hits["row"] >= part.start) & (hits["row"] < part.end)).all()
 
 
 def view_of(sections: dict[str, np.ndarray]) -> SegmentView:

@@ -354,8 +354,8 @@ def test_a_length_that_is_no_number_is_refused(host):
     assert reply.startswith(b"HTTP/1.1 400")
 
 
-def test_a_sparse_index_takes_sparse_records_and_says_what_it_cannot_do_yet(http, make_index):
-    """Records are stored and fetched; a query is refused clearly, in the hosted service's words where it has them."""
+def test_a_sparse_index_takes_sparse_records_and_refuses_what_is_dense(http, make_index):
+    """Records are stored and fetched; dense records and questions are refused, in the hosted service's words."""
     host = make_index(dimension=None, metric=None, vector_type="sparse")
     sparse = {"indices": [5, 2], "values": [0.5, 0.25]}
     body = {"vectors": [{"id": "s", "sparseValues": sparse, "values": []}]}
@@ -367,8 +367,12 @@ def test_a_sparse_index_takes_sparse_records_and_says_what_it_cannot_do_yet(http
     for question, says in (
         ({"vector": GOOD}, "Either 'sparse_vector' or 'ID' must be provided"),
         ({"vector": GOOD, "sparseVector": sparse}, "Index configuration does not support dense values"),
-        ({"sparseVector": sparse}, "not supported yet"),
-        ({"id": "s"}, "not supported yet"),
+        ({"sparseVector": {"indices": [1], "values": [1e39]}}, "finite"),
+        ({"sparseVector": {"indices": [1, 1], "values": [1, 2]}}, "more than once"),
+        ({"sparseVector": {"indices": [-1], "values": [1]}}, "indices must be integers"),
+        ({"sparseVector": {"indices": [2**32], "values": [1]}}, "indices must be integers"),
+        ({"sparseVector": [1]}, "'sparseVector' must be an object"),
+        ({"sparseVector": {"indices": [], "values": []}}, "Either 'sparse_vector' or 'ID' must be provided"),
     ):
         refused = http.post(f"{host}/query", json={"topK": 1, **question})
         assert_refused(refused)
