@@ -1,4 +1,4 @@
-"""Events of the control log, whose fold is the catalog: an index was created, configured, deleted.
+"""Events of the control log, whose fold is the catalog: an index was created, configured, deleted, imported into.
 
 The record's key is the index name. `decode_catalog` of any bytes returns an event or raises `CorruptData` or
 `UnsupportedFormat`.
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from schemas.errors import CorruptData, InvalidRequest
 from schemas.events import check_format
+from schemas.import_events import ImportEvent, from_message, to_message
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.limits import (
     DIMENSION_MAX,
@@ -78,7 +79,7 @@ class ConfigureIndexEvent:
     write_wait_ms: int | None = None
 
 
-CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent
+CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent | ImportEvent
 
 
 def encode_catalog(event: CatalogEvent) -> bytes:
@@ -96,6 +97,8 @@ def encode_catalog(event: CatalogEvent) -> bytes:
                 write_wait_ms=event.write_wait_ms,
             )
         )
+    elif isinstance(event, ImportEvent):
+        to_message(event, message)
     else:
         spec = event.spec
         message.create_index.spec.CopyFrom(
@@ -129,6 +132,8 @@ def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
                 return DeleteIndexEvent(message.delete_index.name)
             case "configure_index":
                 return _configure(message.configure_index)
+            case "start_import" | "report_import" | "cancel_import":
+                return from_message(message)
             case operation:
                 raise CorruptData(f"The record holds no catalog operation that is known ({operation}).")
     except DecodeError as error:
