@@ -71,6 +71,19 @@ def parse_ports(value: object) -> object:
     return tuple(ports)
 
 
+def parse_places(value: object) -> object:
+    """Turn `"/data/a,s3://bucket/b"` into the places it names; other values go through. Raises `ValueError`."""
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, str):
+        value = tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, tuple):
+        for part in value:
+            if not isinstance(part, str) or not part.startswith(("/", "s3://")):
+                raise ValueError(f"{part!r} is neither an absolute directory nor s3://bucket/prefix")
+    return value
+
+
 def _obeyed_by(target: str, description: str, **bounds: float) -> Any:
     """Declare a setting whose default stands in the options class named by `target` (`module:Class.field`)."""
     return Field(default=None, description=description, json_schema_extra={"obeyed_by": target}, **bounds)  # type: ignore[call-overload]
@@ -131,6 +144,10 @@ class Settings(BaseSettings):
         "How long a write is held until it is visible, in milliseconds, where neither its index nor its header says.",
         ge=0,
         le=60_000,
+    import_dirs: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(parse_places)] = _obeyed_by(
+        "query_api.imports.service:ImportOptions.dirs",
+        "Directories and `s3://bucket/prefix` below which bulk imports may read, such as `/data/a,s3://b/c`; empty "
+        "refuses them all.",
     )
     log_synchronous: Literal["FULL", "NORMAL"] | None = _obeyed_by(
         "producer.log.sqlite_file:SqliteLogOptions.synchronous",
@@ -337,6 +354,8 @@ def spell(value: object) -> str:
         return str(value).lower()
     if not isinstance(value, tuple):
         return str(value)
+    if any(isinstance(each, str) for each in value):
+        return ",".join(map(str, value))
     runs: list[list[int]] = []
     for port in value:
         if runs and runs[-1][-1] == port - 1:

@@ -163,7 +163,7 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int], worker: i
             pokes=pokes,
             clock_ms=clock_ms,
             registry=registry,
-            options=_api_options(settings, index_ports),
+            options=_api_options(settings, index_ports, worker),
             log_bytes=lambda: log_bytes(settings),
             merged_metrics=(
                 PeerMetrics(folder, own=worker, workers=settings.api_workers).merged
@@ -293,9 +293,10 @@ def _graph_options(settings: Settings) -> GraphOptions:
     return GraphOptions(**settings.options_of(GraphOptions))
 
 
-def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
+def _api_options(settings: Settings, index_ports: Sequence[int], worker: int) -> ApiOptions:
     from query_api.app import ApiOptions
     from query_api.ends import EndsOptions
+    from query_api.imports.service import ImportOptions
     from query_api.writes import WriteOptions
 
     return ApiOptions(
@@ -305,6 +306,10 @@ def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
         portless_host_template=settings.portless_host_template,
         ends=EndsOptions(is_sole_writer=is_embedded(settings) and settings.api_workers == 1),
         writes=WriteOptions(**settings.options_of(WriteOptions)),
+        imports=ImportOptions(
+            role=("none" if worker else "owner") if is_embedded(settings) else "peer",
+            **settings.options_of(ImportOptions),
+        ),
         **settings.options_of(ApiOptions),
     )
 

@@ -1,4 +1,4 @@
-"""The catalog: which indexes live, as a fold of the control log. There is no second database.
+"""The catalog: which indexes and imports live, as a fold of the control log. There is no second database.
 
 Every process reaches the same catalog by reading; the order of the control log decides every race, on any log. A record
 that cannot be read is skipped loudly and counted: a bad one must not lock everybody out of their indexes.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from producer.imports import ImportFold, ImportJob
 from producer.log.protocol import LogBatch, LogRecord, Logs, StoredRecord
 from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
@@ -39,11 +40,14 @@ from schemas.errors import (
     OutcomeUnknown,
     UnsupportedFormat,
 )
+from schemas.import_events import ImportEvent
 from schemas.indexes import IndexSpec
 
 __all__ = ["Catalog", "CatalogFold", "CatalogOptions"]
 
 _log = structlog.get_logger(__name__)
+# What an event made, changed or removed, or the error that its author gets.
+Outcome = IndexSpec | ImportJob | FreshetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,13 @@ class CatalogFold:
         self.indexes: dict[str, IndexSpec] = {}
         self.by_port: dict[int, IndexSpec] = {}
         self.removed: list[IndexSpec] = []
+        self.imports = ImportFold()
         self._ports_used: set[int] = set()
 
-    def apply(self, event: CatalogEvent) -> IndexSpec | FreshetError:
-        """Apply `event`; return the index that it made, changed or removed, or the error that its author gets."""
+    def apply(self, event: CatalogEvent) -> Outcome:
+        """Apply `event`; return what it made, changed or removed, or the error that its author gets."""
+        if isinstance(event, ImportEvent):
+            return self.imports.apply(event, self.indexes)
         if isinstance(event, ConfigureIndexEvent):
             return self._configure(event)
         if isinstance(event, DeleteIndexEvent):
@@ -80,6 +87,7 @@ class CatalogFold:
             del self.indexes[event.name]
             self.by_port.pop(removed.port, None)
             self.removed.append(removed)
+            self.imports.forget(removed.index_id)
             return removed
         if event.spec.name in self.indexes:
             return already_exists(event.spec.name)
@@ -103,7 +111,7 @@ class CatalogFold:
             self.by_port[changed.port] = changed
         return changed
 
-    def apply_record(self, record: StoredRecord, metrics: ProducerMetrics | None) -> IndexSpec | FreshetError | None:
+    def apply_record(self, record: StoredRecord, metrics: ProducerMetrics | None) -> Outcome | None:
         """Apply a record of the control log as `apply` does; None where it can't be read, which is counted."""
         try:
             return self.apply(decode_catalog(record.value, dict(record.headers)))
@@ -161,13 +169,23 @@ class Catalog:
         self._version = 0
         self._moved = asyncio.Event()
         self._waiting = 0
-        self._outcomes: dict[int, IndexSpec | FreshetError] = {}
+        self._outcomes: dict[int, Outcome] = {}
         self._follower: asyncio.Task[None] | None = None
 
     @property
     def version(self) -> int:
         """Rises with every change that is visible here; compares only within one process."""
         return self._version
+
+    @property
+    def imports(self) -> ImportFold:
+        """The imports as of now; ask again after each wait."""
+        return self._fold.imports
+
+    @property
+    def moved(self) -> asyncio.Event:
+        """Set at the next move of the fold, whatever it brings; take it before looking, then wait for it."""
+        return self._moved
 
     async def start(self) -> None:
         """Fold to the control log's current end, then follow it in a task. Raises `LogUnavailable`."""
@@ -241,7 +259,9 @@ class Catalog:
         await self.refresh()
         if spec.name in self._fold.indexes:
             raise already_exists(spec.name)
-        return await self._decide(spec.name, CreateIndexEvent(spec, tuple(ports)))
+        made = await self.decide(spec.name, CreateIndexEvent(spec, tuple(ports)))
+        assert isinstance(made, IndexSpec), "creating makes an index"
+        return made
 
     async def delete(self, name: str) -> None:
         """Remove the living index of that name; its log and snapshots are others' to remove.
@@ -252,7 +272,7 @@ class Catalog:
         await self.refresh()
         if is_protected(self.get(name)):
             raise protected(name)
-        await self._decide(name, DeleteIndexEvent(name))
+        await self.decide(name, DeleteIndexEvent(name))
 
     async def configure(self, event: ConfigureIndexEvent) -> IndexSpec:
         """Change a living index; return it as it is then, changes of others that came before included.
@@ -265,10 +285,15 @@ class Catalog:
         await self.refresh()
         # What can be known to fail is not appended.
         configured(self.get(event.name), event)
-        return await self._decide(event.name, event)
+        changed = await self.decide(event.name, event)
+        assert isinstance(changed, IndexSpec), "configuring changes an index"
+        return changed
 
-    async def _decide(self, name: str, event: CatalogEvent) -> IndexSpec:
-        """Append `event`, let the fold pass it, return or raise what it came to."""
+    async def decide(self, name: str, event: CatalogEvent) -> IndexSpec | ImportJob:
+        """Append `event` of the index `name`, let the fold pass it, return or raise what it came to.
+
+        Raises `LogUnavailable`, `OutcomeUnknown` as `create`.
+        """
         record = LogRecord(name.encode(), encode_catalog(event))
         self._waiting += 1
         try:

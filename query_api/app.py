@@ -18,10 +18,12 @@ from producer.steps import Step, no_step
 from query_api.ends import EndsOptions
 from query_api.follower import FollowerOptions
 from query_api.freshness import Freshness
+from query_api.imports.service import ImportOptions, ImportParts, Imports
 from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
 from query_api.rest.hot import HotRoutes
+from query_api.rest.imports import imports_router
 from query_api.rest.indexes import ControlPlane, indexes_router
 from query_api.rest.namespaces import namespaces_router
 from query_api.rest.openapi import add_document
@@ -58,6 +60,7 @@ class ApiOptions:
     freshness: Freshness = field(default_factory=Freshness)
     follower: FollowerOptions = field(default_factory=FollowerOptions)
     ends: EndsOptions = field(default_factory=EndsOptions)
+    imports: ImportOptions = field(default_factory=ImportOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,9 @@ def create_app(deps: ApiDeps) -> Program:
         freshness=options.freshness,
         step=deps.step,
     )
+    imports = Imports(
+        ImportParts(deps.catalog, served, writes, deps.open_log, deps.clock_ms, deps.step), options.imports
+    )
     hot = HotRoutes(reads, writes)
     control = ControlPlane(
         catalog=deps.catalog,
@@ -108,7 +114,12 @@ def create_app(deps: ApiDeps) -> Program:
         partitions=options.partitions,
     )
 
+    async def start() -> None:
+        await served.start()
+        await imports.start_running()
+
     async def close() -> None:
+        await imports.close()
         await writes.close()
         await served.close()
         reads.close()
@@ -125,6 +136,7 @@ def create_app(deps: ApiDeps) -> Program:
     for router in (
         vectors_router(reads, writes, hot),
         namespaces_router(reads, writes),
+        imports_router(imports),
         indexes_router(control),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
     ):
@@ -137,7 +149,7 @@ def create_app(deps: ApiDeps) -> Program:
         addressing=Addressing(deps.catalog, control_port=options.control_port),
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
-        lifetime=Lifetime(served.start, close),
+        lifetime=Lifetime(start, close),
     )
 
 

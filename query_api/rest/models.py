@@ -21,6 +21,7 @@ __all__ = [
     "DeleteBody",
     "DeploymentBody",
     "SchemaBody",
+    "StartImportBody",
     "StatsBody",
     "UpdateBody",
     "component_schemas",
@@ -240,6 +241,20 @@ class ConfigureIndexBody(_Body):
     embed: Any = None
 
 
+class ErrorModeBody(_Body):
+    """What a row that cannot be imported does."""
+
+    on_error: Literal["abort", "continue"] = Field(alias="onError")
+
+
+class StartImportBody(_Body):
+    """`POST /bulk/imports`: `uri` names a folder with one folder per namespace."""
+
+    uri: str
+    error_mode: ErrorModeBody | None = Field(None, alias="errorMode")
+    integration_id: str | None = Field(None, alias="integrationId")
+
+
 DOCUMENTED: tuple[type[BaseModel], ...] = (
     UpsertBody,
     UpsertAnswer,
@@ -252,6 +267,7 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     CreateNamespaceBody,
     CreateIndexBody,
     ConfigureIndexBody,
+    StartImportBody,
 )
 
 
