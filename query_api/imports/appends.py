@@ -6,6 +6,7 @@ ended with. A process that goes on after another reads what was appended since t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from producer.log.protocol import Log
@@ -30,17 +31,11 @@ class Appends:
         self._writes = writes
         self._reports = reports
         # Rows before this place are in the log already.
-        self._sent = ImportMark()
+        self.sent = ImportMark()
 
     async def recover(self) -> None:
         """Learn which rows after the last report are in the log. Raises `LogRegressed`."""
-        self._sent = await self._last_sent()
-
-    def unsent(self, file: int, rows: Sequence[int], events: Sequence[Upsert]) -> Sequence[Upsert]:
-        """Leave out the events whose rows of a file are in the log already."""
-        if not rows or ImportMark(file, rows[0]) >= self._sent:
-            return events
-        return [event for row, event in zip(rows, events, strict=True) if ImportMark(file, row) >= self._sent]
+        self.sent = await self._last_sent()
 
     async def append(self, namespace: str, events: Sequence[Upsert], mark: ImportMark) -> None:
         """Append `events`, however long it takes; rows before `mark` are in the log then.
@@ -65,7 +60,7 @@ class Appends:
                 await self._reports.wait(error, pause)
                 if isinstance(error, LogUnavailable) and error.outcome == "unknown":
                     await self.recover()
-                    if self._sent >= mark:
+                    if self.sent >= mark:
                         return
             pause = min(2 * pause, self._reports.options.retry_seconds_max)
 
@@ -78,12 +73,13 @@ class Appends:
         last = ImportMark()
         import_id = self._reports.job.start.id
         while True:
-            batch = await self._reports.patiently(lambda: self._read(partition, offset))
+            read = functools.partial(self._log.read, partition, offset, bytes_max=_READ_BYTES, wait_seconds=0)
+            batch = await self._reports.patiently(read)
             if batch.end_offset < offset:
                 raise LogRegressed(
-                    f"The log of partition {partition} ends at {batch.end_offset}, below the {offset} that it had while "
-                    "the import ran: it lost events, so rows of the import may be missing. Delete its namespaces and "
-                    "import again."
+                    f"The log of partition {partition} ends at {batch.end_offset}, below the {offset} that it had "
+                    "while the import ran: it lost events, so rows of the import may be missing. Delete its "
+                    "namespaces and import again."
                 )
             for record in batch.records:
                 for name, value in record.headers:

@@ -1,10 +1,10 @@
-"""One import from its first report to its end: list, check, write, and go on where a process before this one stopped."""
+"""One import from its first report to its end: list, check, write; or go on where a process before this one stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -125,8 +125,8 @@ class ImportRun:
         """
         is_strict = self._reports.job.start.on_error == "abort"
         spec = self._parts.index.spec
-        async for number, rows, start in self._left(files):
-            async with aclosing(self._batches(rows, start)) as batches:
+        async with aclosing(self._left(files)) as left:
+            async for number, rows, batches in left:
                 if not is_strict:
                     continue
                 async for batch in batches:
@@ -137,8 +137,8 @@ class ImportRun:
                     await self._move(number, batch.end, rows.rows)
 
     async def _write(self, files: Sequence[ImportFile]) -> None:
-        async for number, rows, start in self._left(files):
-            async with aclosing(self._batches(rows, start)) as batches:
+        async with aclosing(self._left(files)) as left:
+            async for number, rows, batches in left:
                 async for batch in batches:
                     await self._write_batch(files[number], number, batch)
                     await self._move(number, batch.end, rows.rows)
@@ -147,25 +147,32 @@ class ImportRun:
         """Append what is good of a batch and was not appended yet; count all of it."""
         mark = ImportMark(number, batch.end)
         bad = batch.bad
-        try:
-            await self._appends.append(file.namespace, self._appends.unsent(number, batch.rows, batch.events), mark)
-        except InvalidRequest:
-            # Some of them may not enter the log: all are found at once, not one by one.
+        is_mixed = ImportMark(number, batch.begin) < self._appends.sent
+        if not is_mixed:
+            try:
+                await self._appends.append(file.namespace, batch.events, mark)
+            except InvalidRequest:
+                is_mixed = True
+        if is_mixed:
+            # Some of them may not enter the log, or went in before: which, is found out of all at once.
             bad = await self._on_thread(_bad_rows, batch, self._parts.index.spec)
             refused = {row for row, _ in bad}
-            if not refused:
-                raise
-            good = [(row, event) for row, event in zip(batch.rows, batch.events, strict=True) if row not in refused]
-            unsent = self._appends.unsent(number, [row for row, _ in good], [event for _, event in good])
-            await self._appends.append(file.namespace, unsent, mark)
+            good = [
+                event
+                for row, event in zip(batch.rows, batch.events, strict=True)
+                if row not in refused and ImportMark(number, row) >= self._appends.sent
+            ]
+            await self._appends.append(file.namespace, good, mark)
         self._count(file, bad)
         progress = self._reports.progress
         imported = progress.imported + batch.end - batch.begin - len(bad)
         self._reports.progress = replace(progress, imported=imported)
         self._parts.step("import.appended")
 
-    async def _left(self, files: Sequence[ImportFile]) -> AsyncIterator[tuple[int, ParquetRows, int]]:
-        """Yield the files that are left, each open, with its number and the row to begin with."""
+    async def _left(
+        self, files: Sequence[ImportFile]
+    ) -> AsyncGenerator[tuple[int, ParquetRows, AsyncGenerator[RowBatch, None]], None]:
+        """Yield the files that are left, each with its number, open, and the batches that are left of it."""
         for number, file in enumerate(files):
             mark = self._reports.progress.mark
             if number < mark.file:
@@ -177,11 +184,13 @@ class ImportRun:
                 for column in rows.ignored:
                     if len(self._reports.ignored) < _IGNORED_COLUMNS:
                         self._reports.ignored.setdefault(column)
-                yield number, rows, mark.row if number == mark.file else 0
+                start = mark.row if number == mark.file else 0
+                async with aclosing(self._batches(rows, start)) as batches:
+                    yield number, rows, batches
             finally:
                 await self._on_thread(opened.close)
 
-    async def _batches(self, rows: ParquetRows, start: int) -> AsyncGenerator[RowBatch]:
+    async def _batches(self, rows: ParquetRows, start: int) -> AsyncGenerator[RowBatch, None]:
         """Yield batches; while one is being appended, the next is decoded."""
         batches: Iterator[RowBatch] = rows.batches(start)
         loop = asyncio.get_running_loop()
