@@ -100,6 +100,7 @@ class ImportRun:
             for namespace in dict.fromkeys(file.namespace for file in files):
                 await self._check_new(namespace)
             await self._reports.move(found)
+            self._parts.step("import.planned")
         elif found != known:
             raise InvalidRequest(_what_changed(files, found, known))
         elif self._reports.progress.is_writing:
@@ -178,6 +179,7 @@ class ImportRun:
             if number < mark.file:
                 continue
             await self._reports.move_sometimes()
+            await self._on_thread(self._source.verify, file)
             opened = await self._on_thread(self._source.open, file)
             try:
                 rows = await self._on_thread(ParquetRows, opened, file.path, self._parts.index.spec)
@@ -187,6 +189,8 @@ class ImportRun:
                 start = mark.row if number == mark.file else 0
                 async with aclosing(self._batches(rows, start)) as batches:
                     yield number, rows, batches
+                # What was read may be of two files that had the same name, one after the other.
+                await self._on_thread(self._source.verify, file)
             finally:
                 await self._on_thread(opened.close)
 

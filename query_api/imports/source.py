@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,11 @@ class ImportSource(Protocol):
         ...
 
     def open(self, file: ImportFile) -> Any:
-        """Return a binary file to read and seek in. Raises `InvalidRequest` where the file is another one by now."""
+        """Return a binary file to read and seek in. Raises `InvalidRequest` where it cannot be read."""
+        ...
+
+    def verify(self, file: ImportFile) -> None:
+        """Raise `InvalidRequest` where the file is another one by now."""
         ...
 
 
@@ -188,20 +193,55 @@ class _Directory:
     def open(self, file: ImportFile) -> Any:
         path = self._root / file.path
         try:
-            opened = os.fdopen(os.open(self._real(path), _OPEN_FLAGS), "rb")
+            return os.fdopen(os.open(self._real(path), _OPEN_FLAGS), "rb")
         except OSError as error:
             raise InvalidRequest(f"Cannot read {file.path}: {error.strerror}") from error
-        found = os.fstat(opened.fileno())
+
+    def verify(self, file: ImportFile) -> None:
+        try:
+            found = self._real(self._root / file.path).stat()
+        except OSError as error:
+            raise InvalidRequest(f"Cannot read {file.path}: {error.strerror}") from error
         if (found.st_size, str(found.st_mtime_ns)) != (file.size, file.version):
-            opened.close()
-            raise InvalidRequest(f"File {file.path} has changed since the import began.")
-        return opened
+            raise _changed(file)
 
     def _real(self, path: Path) -> Path:
         real = path.resolve()
         if not any(real.is_relative_to(entry) for entry in self._allowed):
             raise Forbidden(f"File {path.relative_to(self._root)} leads out of what import_dirs allows.")
         return real
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object of a bucket as the kind of file that others read from."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._reader.read(len(buffer))
+        except _object_errors() as error:
+            raise OSError(_said(error)) from error
+        buffer[: len(data)] = data.to_bytes()
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.close()
+        super().close()
 
 
 class _Bucket:
@@ -245,16 +285,27 @@ class _Bucket:
     def open(self, file: ImportFile) -> Any:
         import obstore  # noqa: PLC0415 # an extra
 
-        path = f"{self._prefix}/{file.path}" if self._prefix else file.path
         try:
-            found = obstore.head(self._store, path)
-            opened = obstore.open_reader(self._store, path, buffer_size=_READ_AHEAD_BYTES)
+            return _ObjectFile(obstore.open_reader(self._store, self._key(file), buffer_size=_READ_AHEAD_BYTES))
         except _object_errors() as error:
             raise InvalidRequest(f"Cannot read {self._name}/{file.path}: {_said(error)}") from error
-        version = str(found.get("e_tag") or found["last_modified"])
-        if (found["size"], version) != (file.size, file.version):
-            raise InvalidRequest(f"File {file.path} has changed since the import began.")
-        return opened
+
+    def verify(self, file: ImportFile) -> None:
+        import obstore  # noqa: PLC0415 # an extra
+
+        try:
+            found = obstore.head(self._store, self._key(file))
+        except _object_errors() as error:
+            raise InvalidRequest(f"Cannot read {self._name}/{file.path}: {_said(error)}") from error
+        if (found["size"], str(found.get("e_tag") or found["last_modified"])) != (file.size, file.version):
+            raise _changed(file)
+
+    def _key(self, file: ImportFile) -> str:
+        return f"{self._prefix}/{file.path}" if self._prefix else file.path
+
+
+def _changed(file: ImportFile) -> InvalidRequest:
+    return InvalidRequest(f"File {file.path} has changed since the import began. What was imported until then stays.")
 
 
 def _object_errors() -> tuple[type[Exception], ...]:

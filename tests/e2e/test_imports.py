@@ -109,7 +109,7 @@ def test_files_of_folders_become_namespaces(index, folder):
 
 
 def test_bad_row_ends_an_import_before_anything_is_written(index, folder):
-    """Without a word on errors the first bad row ends the import: said are file, row and reason; nothing is imported."""
+    """Without a word on errors the first bad row ends the import, with its file, number and reason; nothing goes in."""
     write_rows(folder / "one" / "a.parquet", plain_rows(3_000))
     rows = plain_rows(2_000)
     rows[1_234]["values"] = [1, 2, 3]
@@ -123,7 +123,7 @@ def test_bad_row_ends_an_import_before_anything_is_written(index, folder):
     assert counts(index) == {}
 
 
-def test_bad_rows_are_left_out_and_told(index, folder, server):
+def test_bad_rows_are_left_out_and_told(index, folder):
     """With `continue` bad rows are counted and the first of them told; all others go in."""
     rows = plain_rows(2_500)
     rows[3]["values"] = [0, 0, 0, 0]
@@ -250,7 +250,7 @@ def test_imports_are_listed_in_pages_and_missing_ones_are_not_found(index, folde
         index.cancel_import("nope")
 
 
-def test_cancelled_import_stops_and_keeps_what_was_imported(index, folder, server):
+def test_cancelled_import_stops_and_keeps_what_was_imported(index, folder):
     """Cancelling is at once; an import that has ended is not changed by it."""
     write_rows(folder / "one" / "a.parquet", plain_rows(60_000), group_rows=60_000)
     started = index.start_import(uri=str(folder), error_mode="continue")
@@ -270,11 +270,10 @@ def test_cancelled_import_stops_and_keeps_what_was_imported(index, folder, serve
     assert index.describe_import(started.id) == done
 
 
-def test_import_of_an_index_that_goes_away_ends(index, folder, client, server):
+def test_import_of_an_index_that_goes_away_ends(index, folder, client):
     """Nothing is left running, and an index of the same name knows nothing of the import."""
     write_rows(folder / "one" / "a.parquet", plain_rows(60_000), group_rows=60_000)
     started = index.start_import(uri=str(folder))
-    name = client.list_indexes().names()[-1]
     name = next(each.name for each in client.list_indexes() if each.host == index.host)
     client.delete_index(name)
     client.create_index(name, dimension=4, metric="dotproduct", spec=ServerlessSpec(cloud="aws", region="us-east-1"))
