@@ -144,6 +144,7 @@ class Settings(BaseSettings):
         "How long a write is held until it is visible, in milliseconds, where neither its index nor its header says.",
         ge=0,
         le=60_000,
+    )
     import_dirs: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(parse_places)] = _obeyed_by(
         "query_api.imports.service:ImportOptions.dirs",
         "Directories and `s3://bucket/prefix` below which bulk imports may read, such as `/data/a,s3://b/c`; empty "

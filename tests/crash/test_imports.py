@@ -15,11 +15,14 @@ from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from schemas.events import decode, namespace_of
 from schemas.import_events import IMPORT_HEADER
 from schemas.operations import Upsert
+from tests.crash.steps import steps_in_code
 from tests.support.freshet import Freshet, wait_until
 from tests.support.parquet_files import plain_rows, write_many, write_rows
 
 DIMENSION = 32
 ROWS = 20_000
+# The steps of an import at which its process dies, and at which passing.
+PASSINGS = {"import.planned": (1,), "import.reported": (1, 2), "import.appended": (1, 4), "publish.after_append": (3,)}
 ENDED = ("Completed", "Failed", "Cancelled")
 
 
@@ -131,8 +134,8 @@ def ended(server, import_id):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("step", ["import.planned", "import.appended:3", "import.reported:2", "publish.after_append:5"])
-def test_import_survives_a_death_at_each_of_its_steps(tmp_path, root, step):
+@pytest.mark.parametrize(("step", "passing"), [(step, passing) for step in PASSINGS for passing in PASSINGS[step]])
+def test_import_survives_a_death_at_each_of_its_steps(tmp_path, root, step, passing):
     """The process that runs the import dies at a step; the next one finishes it, bad rows counted once."""
     rows = plain_rows(6_000, dimension=DIMENSION)
     for at in range(0, 6_000, 1_000):
@@ -141,7 +144,7 @@ def test_import_survives_a_death_at_each_of_its_steps(tmp_path, root, step):
     with serving(tmp_path, root) as server:
         make_index(server)
         server.stop()
-        server.env["FRESHET_CRASH_AT"] = step
+        server.env["FRESHET_CRASH_AT"] = f"{step}:{passing}"
         server.start()
         import_id = start(server, root)
         wait_until(lambda: '"exit": -9' in server.log_text, 60)
@@ -159,6 +162,11 @@ def test_import_survives_a_death_at_each_of_its_steps(tmp_path, root, step):
     seen = upserts(tmp_path)
     assert len(seen) == 5_994
     assert set(seen.values()) == {1}
+
+
+def test_every_step_of_imports_is_died_at():
+    """A step that is added to the code is added to the deaths."""
+    assert {step for step in steps_in_code() if step.startswith("import.")} == set(PASSINGS) - {"publish.after_append"}
 
 
 @pytest.mark.timeout(300)
