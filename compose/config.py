@@ -29,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from compose.places import parse_places
 from schemas.errors import ConfigError
 
 __all__ = ["Loaded", "Settings", "limit_native_threads", "load_settings", "parse_ports", "spell", "temporary_folder"]
@@ -69,19 +70,6 @@ def parse_ports(value: object) -> object:
             raise ValueError(f"{part!r} does not lie within 1 to 65535 in rising order")
         ports.update(dict.fromkeys(range(first, last + 1)))
     return tuple(ports)
-
-
-def parse_places(value: object) -> object:
-    """Turn `"/data/a,s3://bucket/b"` into the places it names; other values go through. Raises `ValueError`."""
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(value, str):
-        value = tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, tuple):
-        for part in value:
-            if not isinstance(part, str) or not part.startswith(("/", "s3://")):
-                raise ValueError(f"{part!r} is neither an absolute directory nor s3://bucket/prefix")
-    return value
 
 
 def _obeyed_by(target: str, description: str, **bounds: float) -> Any:

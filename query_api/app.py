@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -102,9 +102,8 @@ def create_app(deps: ApiDeps) -> Program:
         freshness=options.freshness,
         step=deps.step,
     )
-    imports = Imports(
-        ImportParts(deps.catalog, served, writes, deps.open_log, deps.clock_ms, deps.step), options.imports
-    )
+    parts = ImportParts(deps.catalog, served, writes, deps.open_log, deps.clock_ms, deps.step)
+    imports = Imports(parts, options.imports)
     hot = HotRoutes(reads, writes)
     control = ControlPlane(
         catalog=deps.catalog,
@@ -113,18 +112,6 @@ def create_app(deps: ApiDeps) -> Program:
         ports=options.index_ports,
         partitions=options.partitions,
     )
-
-    async def start() -> None:
-        await served.start()
-        await imports.start_running()
-
-    async def close() -> None:
-        await imports.close()
-        await writes.close()
-        await served.close()
-        reads.close()
-        search_threads.shutdown()
-        follower_threads.shutdown()
 
     rest = FastAPI(
         title="Freshet",
@@ -149,8 +136,25 @@ def create_app(deps: ApiDeps) -> Program:
         addressing=Addressing(deps.catalog, control_port=options.control_port),
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
-        lifetime=Lifetime(start, close),
+        lifetime=_lifetime(served, imports, writes, reads, (search_threads, follower_threads)),
     )
+
+
+def _lifetime(
+    served: Served, imports: Imports, writes: Writes, reads: Reads, threads: Sequence[ThreadPoolExecutor]
+) -> Lifetime:
+    async def start() -> None:
+        await served.start()
+        await imports.start_running()
+
+    async def close() -> None:
+        for part in (imports, writes, served):
+            await part.close()
+        reads.close()
+        for pool in threads:
+            pool.shutdown()
+
+    return Lifetime(start, close)
 
 
 def host_of(spec: IndexSpec, options: ApiOptions) -> str:
