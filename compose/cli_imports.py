@@ -101,7 +101,11 @@ def list_imports(*, index: IndexName, url: Url = "", as_json: AsJson = False) ->
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "status", "done", "records", "bad", "created", "uri", box=None, padding=(0, 1))
+    table = Table(box=None, padding=(0, 1))
+    for title in ("id", "status", "done", "records", "bad"):
+        table.add_column(title, no_wrap=True)
+    for title in ("created", "uri"):
+        table.add_column(title, overflow="fold")
     for each in found:
         done, records, bad = (
             f"{each['percentComplete']:.0f} %",

@@ -9,12 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import attack, doors, filtered, footprint, freshness, ingest, publish_cost, queries, workers
+from tests.bench import attack, doors, filtered, footprint, freshness, imports, ingest, publish_cost, queries, workers
 from tests.bench.figures import Row, keep, print_rows
 from tests.bench.harness import SCENARIOS, Bench, Options, run
 
 RESULTS = Path(__file__).parent / "results" / "results.jsonl"
-THEMES = (attack, doors, ingest, footprint, queries, freshness, filtered, publish_cost, workers)
+THEMES = (attack, doors, imports, ingest, footprint, queries, freshness, filtered, publish_cost, workers)
 # In this order: what comes first leaves the shared server as it was.
 ORDER = (
     "load",
@@ -26,6 +26,7 @@ ORDER = (
     "visible",
     "attack",
     "ingest_p99",
+    "imports",
     "filters",
     "log_to_graph",
     "replay",
