@@ -79,8 +79,8 @@ def source_of(uri: str, allowed: Sequence[str]) -> ImportSource:
             raise InvalidRequest("Imports from S3 need obstore on the server: install freshet[s3].")
         _check_allowed(uri, any(_is_below(uri, entry) for entry in allowed if entry.startswith(_S3)), allowed)
         return _Bucket(bucket, prefix.strip("/"))
-    root = Path(_local_path(uri)).resolve()
-    allowed_roots = [Path(entry).resolve() for entry in allowed if not entry.startswith(_S3)]
+    root = _resolved(Path(_local_path(uri)))
+    allowed_roots = [_resolved(Path(entry)) for entry in allowed if not entry.startswith(_S3)]
     _check_allowed(uri, any(root.is_relative_to(entry) for entry in allowed_roots), allowed)
     return _Directory(root, allowed_roots)
 
@@ -136,6 +136,14 @@ def _local_path(uri: str) -> str:
     return path
 
 
+def _resolved(path: Path) -> Path:
+    """Return the path without links. Raises `InvalidRequest` where they lead in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise InvalidRequest(f"Path {str(path)[:200]} cannot be followed: {_said(error)}") from error
+
+
 def _check_allowed(uri: str, is_allowed: bool, allowed: Sequence[str]) -> None:  # noqa: FBT001 - one fact, one caller
     if not is_allowed:
         named = "it is empty" if not allowed else "none of its entries holds that place"
@@ -164,8 +172,12 @@ class _Directory:
         self._allowed = allowed
 
     def check(self) -> None:
-        if not self._root.is_dir():
-            raise InvalidRequest(f"{self._root} is no directory on the server.")
+        try:
+            is_there = self._root.is_dir()
+        except OSError as error:
+            raise InvalidRequest(f"Cannot read {str(self._root)[:200]}: {error.strerror}") from error
+        if not is_there:
+            raise InvalidRequest(f"{str(self._root)[:200]} is no directory on the server.")
 
     def files(self) -> list[ImportFile]:
         self.check()
@@ -206,7 +218,7 @@ class _Directory:
             raise _changed(file)
 
     def _real(self, path: Path) -> Path:
-        real = path.resolve()
+        real = _resolved(path)
         if not any(real.is_relative_to(entry) for entry in self._allowed):
             raise Forbidden(f"File {path.relative_to(self._root)} leads out of what import_dirs allows.")
         return real

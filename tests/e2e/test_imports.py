@@ -220,6 +220,20 @@ def test_missing_or_empty_folder_is_told(index, folder):
     assert "in no namespace's folder" in ended(index, index.start_import(uri=str(folder)).id).error
 
 
+def test_path_that_cannot_be_followed_is_the_clients_mistake(index, folder):
+    """Names that are too long, links in a circle, files in place of folders."""
+    (folder / "circle").symlink_to(folder / "circle")
+    (folder / "file").write_text("x")
+    for name in ("x" * 300, "circle", "circle/deeper", "file", "file/deeper"):
+        with pytest.raises(PineconeApiException) as raised:
+            index.start_import(uri=str(folder / name))
+        assert raised.value.status_code == 400, name
+    write_rows(folder / "inner" / "one" / "a.parquet", plain_rows(1))
+    (folder / "inner" / "one" / "b.parquet").symlink_to(folder / "circle")
+    done = ended(index, index.start_import(uri=str(folder / "inner")).id)
+    assert (done.status, done.records_imported) == ("Failed", 0)
+
+
 @pytest.mark.parametrize("mode", ["abort", "continue"])
 def test_file_that_is_not_parquet_ends_an_import_before_anything_is_written(index, folder, mode):
     """All footers are looked at first."""

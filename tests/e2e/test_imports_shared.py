@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import httpx2
@@ -156,3 +158,10 @@ def test_command_starts_shows_and_cancels_imports(tmp_path):
         refused = server.cli("import", "start", "/etc", "-i", "demo")
         assert refused.returncode == 1
         assert "import_dirs" in refused.stderr
+
+
+def test_process_that_imports_nothing_loads_no_extra():
+    """Neither pyarrow nor obstore is part of the start of an API process."""
+    program = "import sys, compose.serve, query_api.app; print([n for n in ('pyarrow', 'obstore') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "[]\n"
