@@ -45,7 +45,10 @@ class Appends:
         """
         if not events:
             return
-        context = WriteContext((mark.header(self._reports.job.start.id),))
+        import_id = self._reports.job.start.id
+        # Where an append of unknown outcome lands after all, what was sent again is folded once: by its key.
+        key = f"{import_id}.{mark.file}.{mark.row}".encode()
+        context = WriteContext((mark.header(import_id),), visible_ms=0, idempotency_key=key)
         pause = self._reports.options.retry_seconds
         while True:
             await self._reports.keep()
