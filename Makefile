@@ -53,7 +53,7 @@ proto: venv ## generate the protobuf classes again
 
 lock: venv ## resolve requirements.lock again (ARGS="--upgrade" for newer versions)
 	.build/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command 'make lock' --group dev --group build --extra parquet $(ARGS) \
+	  --custom-compile-command 'make lock' --group dev --group build --extra parquet --extra s3 $(ARGS) \
 	  pyproject.toml -o requirements.lock
 
 clean: ## remove .venv, caches and build leftovers (never data)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compose import cli_backups, cli_client, cli_dead_letters, cli_doctor, cli_load
+from compose import cli_backups, cli_client, cli_dead_letters, cli_doctor, cli_imports, cli_load
 from schemas.errors import ConfigError, FreshetError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 cli_client.register(app)
 cli_load.register(app)
+cli_imports.register(app)
 cli_dead_letters.register(app)
 cli_doctor.register(app)
 cli_backups.register(app)

@@ -29,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from compose.places import parse_places
 from compose.spelling import parse_ports
 from schemas.errors import ConfigError
 
@@ -120,6 +121,11 @@ class Settings(BaseSettings):
         "How long a write is held until it is visible, in milliseconds, where neither its index nor its header says.",
         ge=0,
         le=60_000,
+    )
+    import_dirs: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(parse_places)] = _obeyed_by(
+        "query_api.imports.service:ImportOptions.dirs",
+        "Directories and `s3://bucket/prefix` below which bulk imports may read, such as `/data/a,s3://b/c`; empty "
+        "refuses them all.",
     )
     log_synchronous: Literal["FULL", "NORMAL"] | None = _obeyed_by(
         "producer.log.sqlite_file:SqliteLogOptions.synchronous",

@@ -37,6 +37,8 @@ def spell(value: object) -> str:
         return str(value).lower()
     if not isinstance(value, tuple):
         return str(value)
+    if any(isinstance(each, str) for each in value):
+        return ",".join(map(str, value))
     runs: list[list[int]] = []
     for port in value:
         if runs and runs[-1][-1] == port - 1:

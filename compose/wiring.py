@@ -165,7 +165,7 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int], worker: i
             pokes=pokes,
             clock_ms=clock_ms,
             registry=registry,
-            options=_api_options(settings, index_ports),
+            options=_api_options(settings, index_ports, worker),
             log_bytes=lambda: log_bytes(settings),
             # The first process runs the jobs, for as long as it alone holds them in this data directory.
             restores=None if worker else _restore_parts(settings, store),
@@ -304,9 +304,10 @@ def _graph_options(settings: Settings) -> GraphOptions:
     return GraphOptions(**settings.options_of(GraphOptions))
 
 
-def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
+def _api_options(settings: Settings, index_ports: Sequence[int], worker: int) -> ApiOptions:
     from query_api.app import ApiOptions
     from query_api.ends import EndsOptions
+    from query_api.imports.service import ImportOptions
     from query_api.writes import WriteOptions
 
     return ApiOptions(
@@ -316,6 +317,10 @@ def _api_options(settings: Settings, index_ports: Sequence[int]) -> ApiOptions:
         portless_host_template=settings.portless_host_template,
         ends=EndsOptions(is_sole_writer=is_embedded(settings) and settings.api_workers == 1),
         writes=WriteOptions(**settings.options_of(WriteOptions)),
+        imports=ImportOptions(
+            role=("none" if worker else "owner") if is_embedded(settings) else "peer",
+            **settings.options_of(ImportOptions),
+        ),
         **settings.options_of(ApiOptions),
     )
 

@@ -1,4 +1,4 @@
-"""The catalog: which indexes and backups there are, as a fold of the control log. There is no second database.
+"""The catalog: which indexes, backups and imports there are, as a fold of the control log. No second database.
 
 Every process reaches the same catalog by reading; the order of the control log decides every race, on any log. A record
 that cannot be read is skipped loudly and counted: a bad one must not lock everybody out of their indexes.
@@ -15,6 +15,7 @@ import structlog
 
 from producer.backup_fold import BackupFold
 from producer.catalog_fold import CatalogFold, Outcome, already_exists, protected
+from producer.imports import ImportFold
 from producer.log.protocol import LogBatch, LogRecord, Logs
 from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
@@ -88,6 +89,16 @@ class Catalog:
     def backups(self) -> BackupFold:
         """Backups and restore jobs, as far as the control log was read; `producer.backups` changes them."""
         return self._fold.backups
+
+    @property
+    def imports(self) -> ImportFold:
+        """The imports as of now; ask again after each wait."""
+        return self._fold.imports
+
+    @property
+    def moved(self) -> asyncio.Event:
+        """Set at the next move of the fold, whatever it brings; take it before looking, then wait for it."""
+        return self._moved
 
     async def start(self) -> None:
         """Fold to the control log's current end, then follow it in a task. Raises `LogUnavailable`."""
@@ -185,7 +196,10 @@ class Catalog:
         return _index(await self.decide(event.name, event))
 
     async def decide(self, name: str, event: CatalogEvent) -> Outcome:
-        """Append `event`, let the fold pass it, return or raise what it came to. Raises `LogUnavailable`, too."""
+        """Append `event`, let the fold pass it, return or raise what it came to.
+
+        `name` is what the event is about: the record's key. Raises `LogUnavailable`, `OutcomeUnknown` as `create`.
+        """
         record = LogRecord(name.encode(), encode_catalog(event))
         self._waiting += 1
         try:

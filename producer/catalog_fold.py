@@ -1,4 +1,4 @@
-"""What a sequence of catalog events leads to: the living indexes, their ports, backups and restore jobs."""
+"""What a sequence of catalog events leads to: the living indexes, their ports, backups, restore jobs, imports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import structlog
 
 from producer.backup_fold import BackupFold, not_found
+from producer.imports import ImportFold, ImportJob
 from producer.log.protocol import StoredRecord
 from producer.metrics import ProducerMetrics
 from schemas.backup_events import CreateBackupEvent, RestoreBackupEvent
@@ -21,6 +22,7 @@ from schemas.catalog_events import (
     is_protected,
 )
 from schemas.errors import AlreadyExists, CorruptData, Forbidden, FreshetError, InvalidRequest, UnsupportedFormat
+from schemas.import_events import CancelImportEvent, ReportImportEvent, StartImportEvent
 from schemas.indexes import IndexSpec
 
 __all__ = ["CatalogFold", "Outcome", "already_exists", "protected"]
@@ -28,7 +30,7 @@ __all__ = ["CatalogFold", "Outcome", "already_exists", "protected"]
 _log = structlog.get_logger(__name__)
 
 # What an event makes, changes or removes.
-Outcome = IndexSpec | Backup | RestoreJob
+Outcome = IndexSpec | Backup | RestoreJob | ImportJob
 
 
 class CatalogFold:
@@ -36,6 +38,7 @@ class CatalogFold:
 
     def __init__(self) -> None:
         self.backups = BackupFold()
+        self.imports = ImportFold()
         self.indexes: dict[str, IndexSpec] = {}
         self.by_port: dict[int, IndexSpec] = {}
         self.removed: list[IndexSpec] = []
@@ -51,6 +54,8 @@ class CatalogFold:
                     return self._configure(event)
                 case DeleteIndexEvent(name):
                     return self._delete(name, time_ms)
+                case StartImportEvent() | ReportImportEvent() | CancelImportEvent():
+                    return self.imports.apply(event, self.indexes)
                 case CreateBackupEvent():
                     source = self.get(event.index)
                     if source.log_id != event.log_id:
@@ -79,6 +84,7 @@ class CatalogFold:
         del self.indexes[name]
         self.by_port.pop(removed.port, None)
         self.removed.append(removed)
+        self.imports.forget(removed.index_id)
         return removed
 
     def _create(self, event: CreateIndexEvent) -> IndexSpec:

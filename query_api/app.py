@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -23,12 +23,14 @@ from query_api.freshness import Freshness
 from query_api.grpc.program import GrpcProgram
 from query_api.grpc.server_methods import server_methods
 from query_api.grpc.service import VectorService
+from query_api.imports.service import ImportOptions, ImportParts, Imports
 from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
 from query_api.rest.backups import backups_router
 from query_api.rest.documents import documents_router
 from query_api.rest.hot import HotRoutes
+from query_api.rest.imports import imports_router
 from query_api.rest.indexes import ControlPlane, indexes_router
 from query_api.rest.namespaces import namespaces_router
 from query_api.rest.openapi import add_document
@@ -68,6 +70,7 @@ class ApiOptions:
     follower: FollowerOptions = field(default_factory=FollowerOptions)
     ends: EndsOptions = field(default_factory=EndsOptions)
     restores: RestoreOptions = field(default_factory=RestoreOptions)
+    imports: ImportOptions = field(default_factory=ImportOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,9 @@ def create_app(deps: ApiDeps) -> Doors:
     served = Served(_serving_parts(deps, metrics, follower_threads))
     reads = _reads(options, search_threads)
     writes = _writes(deps, metrics)
+    import_parts = ImportParts(deps.catalog, served, writes, deps.open_log, deps.clock_ms, deps.step)
+    imports = Imports(import_parts, options.imports)
+    restores = _restores(deps)
     hot = HotRoutes(reads, writes)
     control = ControlPlane(
         catalog=deps.catalog,
@@ -113,25 +119,12 @@ def create_app(deps: ApiDeps) -> Doors:
         partitions=options.partitions,
     )
 
-    restores = _restores(deps)
-
-    async def start() -> None:
-        await served.start()
-        await restores.start()
-
-    async def close() -> None:
-        await restores.close()
-        await writes.close()
-        await served.close()
-        reads.close()
-        search_threads.shutdown()
-        follower_threads.shutdown()
-
     rest = _rest(
         vectors_router(reads, writes, hot),
         documents_router(reads, writes),
         records_router(reads),
         namespaces_router(reads, writes),
+        imports_router(imports),
         indexes_router(control),
         backups_router(control, deps.open_log),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
@@ -144,12 +137,36 @@ def create_app(deps: ApiDeps) -> Doors:
         addressing=addressing,
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
-        lifetime=Lifetime(start, close),
+        lifetime=_lifetime(served, (restores, imports), writes, reads, (search_threads, follower_threads)),
     )
     stopping = asyncio.Event()
     methods = (VectorService(reads, writes).methods, server_methods(served, stopping))
     grpc = GrpcProgram(*methods, served=served, addressing=addressing, metrics=metrics, step=deps.step)
     return Doors(program, grpc, stopping)
+
+
+def _lifetime(
+    served: Served,
+    jobs: tuple[Restores, Imports],
+    writes: Writes,
+    reads: Reads,
+    threads: Sequence[ThreadPoolExecutor],
+) -> Lifetime:
+    restores, imports = jobs
+
+    async def start() -> None:
+        await served.start()
+        await restores.start()
+        await imports.start_running()
+
+    async def close() -> None:
+        for part in (imports, restores, writes, served):
+            await part.close()
+        reads.close()
+        for pool in threads:
+            pool.shutdown()
+
+    return Lifetime(start, close)
 
 
 def host_of(spec: IndexSpec, options: ApiOptions) -> str:

@@ -1,4 +1,4 @@
-"""Events of the control log, whose fold is the catalog: an index was created, configured, deleted, backed up.
+"""Events of the control log, whose fold is the catalog: of indexes, their backups, and imports into them.
 
 The record's key is the index name, or the id of a backup or of a restore job. `decode_catalog` of any bytes returns an
 event or raises `CorruptData` or `UnsupportedFormat`.
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from schemas.backup_events import BackupEvent, RestoreBackupEvent, decode_backup_event, encode_backup_event
 from schemas.errors import CorruptData, InvalidRequest
 from schemas.events import check_format
+from schemas.import_events import ImportEvent, from_message, to_message
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.limits import (
     DIMENSION_MAX,
@@ -79,7 +80,7 @@ class ConfigureIndexEvent:
     write_wait_ms: int | None = None
 
 
-CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent | BackupEvent
+CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent | BackupEvent | ImportEvent
 
 
 def encode_catalog(event: CatalogEvent) -> bytes:
@@ -99,6 +100,8 @@ def encode_catalog(event: CatalogEvent) -> bytes:
         )
     elif isinstance(event, CreateIndexEvent):
         message.create_index.CopyFrom(_create_message(event))
+    elif isinstance(event, ImportEvent):
+        to_message(event, message)
     else:
         create = _create_message(event.create) if isinstance(event, RestoreBackupEvent) else None
         encode_backup_event(event, message, create)
@@ -119,6 +122,8 @@ def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
                 return DeleteIndexEvent(message.delete_index.name)
             case "configure_index":
                 return _configure(message.configure_index)
+            case "start_import" | "report_import" | "cancel_import":
+                return from_message(message)
             case operation:
                 create = _create(message.restore_backup.create) if operation == "restore_backup" else None
                 event = decode_backup_event(message, create)

@@ -19,6 +19,11 @@ __all__ = [
     "IDEMPOTENCY_EVENTS",
     "IDEMPOTENCY_KEY_BYTES_MAX",
     "ID_BYTES_MAX",
+    "IMPORT_FILES_MAX",
+    "IMPORT_FILE_BYTES_MAX",
+    "IMPORT_INTEGRATION_ID_CHARACTERS_MAX",
+    "IMPORT_NAMESPACES_MAX",
+    "IMPORT_URI_CHARACTERS_MAX",
     "INDEX_NAME_BYTES_MAX",
     "LIST_LIMIT_MAX",
     "METADATA_BYTES_MAX",
@@ -87,6 +92,12 @@ RECENT_DELTAS_MAX = 64
 IDEMPOTENCY_KEY_BYTES_MAX = 64
 # Offsets of a partition over which a key is remembered.
 IDEMPOTENCY_EVENTS = 100_000
+# A bulk import: namespaces, files, bytes of one file, and the lengths of what a client says (Pinecone).
+IMPORT_NAMESPACES_MAX = 10_000
+IMPORT_FILES_MAX = 100_000
+IMPORT_FILE_BYTES_MAX = 10 * 1024**3
+IMPORT_URI_CHARACTERS_MAX = 1_500
+IMPORT_INTEGRATION_ID_CHARACTERS_MAX = 1_000
 # Longest wait that a reader or writer can ask for, milliseconds.
 WAIT_MS_MAX = 60_000
 # Largest staleness that a reader can allow, milliseconds: a day.

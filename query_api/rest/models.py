@@ -28,6 +28,7 @@ __all__ = [
     "FieldBody",
     "RestoreBackupBody",
     "SchemaBody",
+    "StartImportBody",
     "StatsBody",
     "UpdateBody",
     "component_schemas",
@@ -323,6 +324,20 @@ class RestoreBackupBody(_Body):
     read_capacity: dict[str, Any] | None = None
 
 
+class ErrorModeBody(_Body):
+    """What a row that cannot be imported does."""
+
+    on_error: Literal["abort", "continue"] = Field(alias="onError")
+
+
+class StartImportBody(_Body):
+    """`POST /bulk/imports`: `uri` names a folder with one folder per namespace."""
+
+    uri: str
+    error_mode: ErrorModeBody | None = Field(None, alias="errorMode")
+    integration_id: str | None = Field(None, alias="integrationId")
+
+
 DOCUMENTED: tuple[type[BaseModel], ...] = (
     UpsertBody,
     UpsertAnswer,
@@ -341,6 +356,7 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     CreateCollectionBody,
     CreateBackupBody,
     RestoreBackupBody,
+    StartImportBody,
 )
 
 

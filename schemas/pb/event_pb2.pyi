@@ -219,8 +219,96 @@ class FinishRestore(_message.Message):
     reason: str
     def __init__(self, job_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class StartImport(_message.Message):
+    __slots__ = ("index_id", "id", "uri", "on_error", "integration_id", "created_ms", "runner")
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    ON_ERROR_FIELD_NUMBER: _ClassVar[int]
+    INTEGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    RUNNER_FIELD_NUMBER: _ClassVar[int]
+    index_id: str
+    id: str
+    uri: str
+    on_error: str
+    integration_id: str
+    created_ms: int
+    runner: str
+    def __init__(self, index_id: _Optional[str] = ..., id: _Optional[str] = ..., uri: _Optional[str] = ..., on_error: _Optional[str] = ..., integration_id: _Optional[str] = ..., created_ms: _Optional[int] = ..., runner: _Optional[str] = ...) -> None: ...
+
+class ImportBadRow(_message.Message):
+    __slots__ = ("file", "row", "reason")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    row: int
+    reason: str
+    def __init__(self, file: _Optional[str] = ..., row: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ImportProgress(_message.Message):
+    __slots__ = ("is_writing", "file", "row", "share", "imported", "bad", "sample", "ends", "ignored_columns")
+    IS_WRITING_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    IMPORTED_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
+    IGNORED_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    is_writing: bool
+    file: int
+    row: int
+    share: float
+    imported: int
+    bad: int
+    sample: _containers.RepeatedCompositeFieldContainer[ImportBadRow]
+    ends: _containers.RepeatedScalarFieldContainer[int]
+    ignored_columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, is_writing: _Optional[bool] = ..., file: _Optional[int] = ..., row: _Optional[int] = ..., share: _Optional[float] = ..., imported: _Optional[int] = ..., bad: _Optional[int] = ..., sample: _Optional[_Iterable[_Union[ImportBadRow, _Mapping]]] = ..., ends: _Optional[_Iterable[int]] = ..., ignored_columns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ImportEnd(_message.Message):
+    __slots__ = ("status", "error", "finished_ms")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    error: str
+    finished_ms: int
+    def __init__(self, status: _Optional[str] = ..., error: _Optional[str] = ..., finished_ms: _Optional[int] = ...) -> None: ...
+
+class ReportImport(_message.Message):
+    __slots__ = ("index_id", "id", "runner", "term", "fingerprints", "progress", "end")
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RUNNER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    index_id: str
+    id: str
+    runner: str
+    term: int
+    fingerprints: bytes
+    progress: ImportProgress
+    end: ImportEnd
+    def __init__(self, index_id: _Optional[str] = ..., id: _Optional[str] = ..., runner: _Optional[str] = ..., term: _Optional[int] = ..., fingerprints: _Optional[bytes] = ..., progress: _Optional[_Union[ImportProgress, _Mapping]] = ..., end: _Optional[_Union[ImportEnd, _Mapping]] = ...) -> None: ...
+
+class CancelImport(_message.Message):
+    __slots__ = ("index_id", "id", "finished_ms")
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    index_id: str
+    id: str
+    finished_ms: int
+    def __init__(self, index_id: _Optional[str] = ..., id: _Optional[str] = ..., finished_ms: _Optional[int] = ...) -> None: ...
+
 class CatalogEvent(_message.Message):
-    __slots__ = ("create_index", "delete_index", "configure_index", "create_backup", "pin_backup", "delete_backup", "restore_backup", "advance_restore", "finish_restore")
+    __slots__ = ("create_index", "delete_index", "configure_index", "create_backup", "pin_backup", "delete_backup", "restore_backup", "advance_restore", "finish_restore", "start_import", "report_import", "cancel_import")
     CREATE_INDEX_FIELD_NUMBER: _ClassVar[int]
     DELETE_INDEX_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +318,9 @@ class CatalogEvent(_message.Message):
     RESTORE_BACKUP_FIELD_NUMBER: _ClassVar[int]
     ADVANCE_RESTORE_FIELD_NUMBER: _ClassVar[int]
     FINISH_RESTORE_FIELD_NUMBER: _ClassVar[int]
+    START_IMPORT_FIELD_NUMBER: _ClassVar[int]
+    REPORT_IMPORT_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_IMPORT_FIELD_NUMBER: _ClassVar[int]
     create_index: CreateIndex
     delete_index: DeleteIndex
     configure_index: ConfigureIndex
@@ -239,4 +330,7 @@ class CatalogEvent(_message.Message):
     restore_backup: RestoreBackup
     advance_restore: AdvanceRestore
     finish_restore: FinishRestore
-    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ..., create_backup: _Optional[_Union[CreateBackup, _Mapping]] = ..., pin_backup: _Optional[_Union[PinBackup, _Mapping]] = ..., delete_backup: _Optional[_Union[DeleteBackup, _Mapping]] = ..., restore_backup: _Optional[_Union[RestoreBackup, _Mapping]] = ..., advance_restore: _Optional[_Union[AdvanceRestore, _Mapping]] = ..., finish_restore: _Optional[_Union[FinishRestore, _Mapping]] = ...) -> None: ...
+    start_import: StartImport
+    report_import: ReportImport
+    cancel_import: CancelImport
+    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ..., create_backup: _Optional[_Union[CreateBackup, _Mapping]] = ..., pin_backup: _Optional[_Union[PinBackup, _Mapping]] = ..., delete_backup: _Optional[_Union[DeleteBackup, _Mapping]] = ..., restore_backup: _Optional[_Union[RestoreBackup, _Mapping]] = ..., advance_restore: _Optional[_Union[AdvanceRestore, _Mapping]] = ..., finish_restore: _Optional[_Union[FinishRestore, _Mapping]] = ..., start_import: _Optional[_Union[StartImport, _Mapping]] = ..., report_import: _Optional[_Union[ReportImport, _Mapping]] = ..., cancel_import: _Optional[_Union[CancelImport, _Mapping]] = ...) -> None: ...

@@ -15,6 +15,7 @@ from tests.bench import (
     filtered,
     footprint,
     freshness,
+    imports,
     ingest,
     publish_cost,
     queries,
@@ -26,7 +27,20 @@ from tests.bench.figures import Row, keep, print_rows
 from tests.bench.harness import SCENARIOS, Bench, Options, run
 
 RESULTS = Path(__file__).parent / "results" / "results.jsonl"
-THEMES = (attack, doors, ingest, footprint, queries, freshness, filtered, sparse, publish_cost, transports, workers)
+THEMES = (
+    attack,
+    doors,
+    imports,
+    ingest,
+    footprint,
+    queries,
+    freshness,
+    filtered,
+    sparse,
+    publish_cost,
+    transports,
+    workers,
+)
 # In this order: what comes first leaves the shared server as it was.
 ORDER = (
     "load",
@@ -39,6 +53,7 @@ ORDER = (
     "visible",
     "attack",
     "ingest_p99",
+    "imports",
     "filters",
     "sparse",
     "hybrid",

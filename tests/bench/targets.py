@@ -45,6 +45,7 @@ TARGETS: dict[str, Target] = {
     "visible_kafka_p99": Target("write to visible, Kafka on loopback, p99", "<=", 120, "ms"),
     "load": Target("full load over REST until all is in graphs, against bare hnswlib", ">=", 0.6),
     "load_next": Target("the same, the next target", ">=", 0.8),
+    "import_rate": Target("bulk import of Parquet, all rows checked first, against `freshet load` of them", ">=", 0.8),
     "log_to_graph": Target("log to graph while serving 100 queries/s, against bare hnswlib", ">=", 0.8),
     "replay": Target("replay of a history into a new index, against bare hnswlib", ">=", 0.9),
     "p99_full_ingest": Target("query p99 at a fixed rate during full-speed ingest, against idle", "<=", 5, "x"),

@@ -54,7 +54,7 @@ def test_help_is_instant_and_names_every_command():
     """Nothing heavy is imported for a page of help."""
     done = run("--help")
     assert done.returncode == 0
-    for command in ("up", "serve", "index", "load", "stats", "query", "indexes", "backup", "doctor", "config"):
+    for command in ("up", "serve", "load", "import", "stats", "query", "indexes", "backup", "doctor", "config"):
         assert f"\n  {command} " in done.stdout
     heavy = ("aiokafka", "fastapi", "hnswlib", "httpx2", "numpy", "orjson", "pydantic", "rich", "structlog")
     program = f"import sys, compose.cli; print([name for name in {heavy} if name in sys.modules])"

@@ -19,6 +19,15 @@ from schemas.backup_events import (
 from schemas.backups import Cursor, Pin
 from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog
 from schemas.events import encode
+from schemas.import_events import (
+    BadRow,
+    CancelImportEvent,
+    ImportEnd,
+    ImportMark,
+    ImportProgress,
+    ReportImportEvent,
+    StartImportEvent,
+)
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, DeleteWhere, Update, UpdateWhere, Upsert
 from schemas.partitions import partition_of
@@ -120,6 +129,34 @@ CATALOG_EVENTS = {
     "advance_restore_begun": AdvanceRestoreEvent(JOB, Cursor(0, "__default__", "", 0)),
     "finish_restore": FinishRestoreEvent(JOB),
     "finish_restore_failed": FinishRestoreEvent(JOB, "An object is gone."),
+    "start_import": StartImportEvent(
+        "movies.Abcdefghij_0123456789-", "0f1e", "s3://bucket/é", "continue", "storage-1", 1_764_000_000_123, "runner-1"
+    ),
+    "report_import": ReportImportEvent(
+        "movies.Abcdefghij_0123456789-",
+        "0f1e",
+        "runner-1",
+        2,
+        ImportProgress(
+            is_writing=True,
+            mark=ImportMark(3, 70_000),
+            share=0.375,
+            imported=250_000,
+            bad=1,
+            sample=(BadRow("one/a.parquet", 17, "has no id"),),
+            ends=(5, 0, 2**40),
+            ignored_columns=("text",),
+        ),
+        b"12345678abcdefgh",
+    ),
+    "report_import_end": ReportImportEvent(
+        "movies.Abcdefghij_0123456789-",
+        "0f1e",
+        "runner-1",
+        2,
+        end=ImportEnd("Failed", "File one/a.parquet has changed.", 1_764_000_001_123),
+    ),
+    "cancel_import": CancelImportEvent("movies.Abcdefghij_0123456789-", "0f1e", 1_764_000_001_123),
 }
 
 NAMESPACES = ["", "__default__", "a", "ab", "abc", "abcd", "tenant-42", "x" * 511, "x" * 512, "\x01", "\x7f", "a b"]
