@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from indexer.partition import PartitionIndexer
 from indexer.snapshots.named import NamedObjects
 from indexer.snapshots.pinned import hold, object_refs
-from indexer.snapshots.snapshot import Snapshot
 from indexer.snapshots.store import checkpoint_name, manifest_name, manifest_version, partition_prefix
 from schemas.backups import Pin
 from schemas.errors import CommitConflict, CorruptData
@@ -92,14 +91,18 @@ class Janitor:
         with self._lock:
             return self._checkpoint(manifest)
 
-    def pin(self, snapshot: Snapshot, backup_id: str) -> Pin | None:
-        """Hold `snapshot` for a backup, durably; None where the partition has moved on since: take a newer one.
+    def pin(self, backup_id: str, offset: int = 0) -> Pin | None:
+        """Hold the newest snapshot for a backup, durably; None where it does not show every event below `offset` yet.
 
-        Raises `CorruptData` where an object is missing, `StoreUnavailable`.
+        None also where another worker has taken over. Raises `CorruptData` where an object is missing,
+        `StoreUnavailable`.
         """
-        partition, manifest = self._partition, snapshot.manifest
+        partition = self._partition
         with self._lock:
-            if not self._is_owner(manifest):
+            # Taken under the lock: no checkpoint of a newer one can come between.
+            snapshot = partition.snapshot
+            manifest = snapshot.manifest
+            if not manifest.version or manifest.next_offset < offset or not self._is_owner(manifest):
                 return None
             self._checkpoint(manifest)
             marker = self.marker()

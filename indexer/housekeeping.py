@@ -78,12 +78,9 @@ class Housekeeping:
     async def pin(self, backup_id: str, offset: int) -> Pin | None:
         """Hold the newest snapshot for a backup; None where it does not show every event below `offset` yet.
 
-        None also where another worker has taken over, or the partition moved on. Raises as `Janitor.pin`.
+        None also where another worker has taken over. Raises as `Janitor.pin`.
         """
-        snapshot = self._partition.snapshot
-        if not snapshot.version or snapshot.next_offset < offset:
-            return None
-        pin = await asyncio.to_thread(self._janitor.pin, snapshot, backup_id)
+        pin = await asyncio.to_thread(self._janitor.pin, backup_id, offset)
         if pin is not None and pin.version > self._checkpoint_version:
             # It is durable now, as after a checkpoint of our own.
             self._checkpoint_version = pin.version

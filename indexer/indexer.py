@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -183,8 +182,8 @@ class Indexer:
     async def _stop(self, index_id: str) -> None:
         task = self._tasks.pop(index_id)
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):  # it was cancelled on the line above
-            await task
+        # Not awaited itself: where this task is being cancelled too, that must not be taken for the other's end.
+        await asyncio.gather(task, return_exceptions=True)
         self._workers.pop(index_id, None)
         self._specs.pop(index_id, None)
 

@@ -124,8 +124,13 @@ class Restores:
                     _log.exception("restore_broke_off", job=pending[0].job_id)
                 else:
                     _log.warning("restore_waits", job=pending[0].job_id, reason=error.message)
+                if self._has_moved(pending[0]):
+                    pause = self._options.retry_seconds_min
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, self._options.retry_seconds_max)
+
+    def _has_moved(self, job: RestoreJob) -> bool:
+        return any(one.job_id == job.job_id and one.cursor != job.cursor for one in self._catalog.backups.jobs())
 
     async def _carry_out(self, parts: RestoreParts, job: RestoreJob) -> None:
         """Write what is left of a job, wait until it is visible, and say so; or say why it can never be done.

@@ -78,7 +78,7 @@ def test_pinned_snapshot_outlives_merges_and_collections(pipeline):
     """It opens as it was, digests verified; its objects go only when it is let go."""
     worker = filled(pipeline)
     before = content(worker.snapshot)
-    pin = worker.janitor.pin(worker.snapshot, BACKUP)
+    pin = worker.janitor.pin(BACKUP)
     assert (pin.records, pin.namespaces, pin.version) == (120, 2, worker.snapshot.version)
     held = {ref.name for ref in object_refs(pipeline.store, worker.snapshot.manifest)}
     assert pin.size_bytes == sum(pipeline.store.size_bytes(name) for name in held)
@@ -98,10 +98,10 @@ def test_pinned_snapshot_outlives_merges_and_collections(pipeline):
 def test_what_a_try_before_a_crash_held_is_let_go_but_not_what_counts(pipeline):
     """A backup holds one version of a partition in the end."""
     worker = filled(pipeline)
-    first = worker.janitor.pin(worker.snapshot, BACKUP)
-    worker.janitor.pin(worker.snapshot, OTHER)
+    first = worker.janitor.pin(BACKUP)
+    worker.janitor.pin(OTHER)
     churn(pipeline, worker, rounds=1)
-    second = worker.janitor.pin(worker.snapshot, BACKUP)
+    second = worker.janitor.pin(BACKUP)
     assert first.version < second.version
     assert let_go(pipeline.store, pipeline.spec, 0, BACKUP, but_version=second.version) == 1
     names = sorted(pinned_manifests(pipeline.store, pipeline.spec, 0))
@@ -118,7 +118,7 @@ def test_worker_that_was_overtaken_pins_nothing(pipeline):
     worker = filled(pipeline)
     rival = pipeline.worker()
     churn(pipeline, rival)
-    assert worker.janitor.pin(worker.snapshot, BACKUP) is None
+    assert worker.janitor.pin(BACKUP) is None
 
 
 def test_worker_that_is_overtaken_while_it_pins_pins_nothing(pipeline):
@@ -134,10 +134,10 @@ def test_worker_that_is_overtaken_while_it_pins_pins_nothing(pipeline):
     pipeline.book.append_all("a", upserts([f"r{n}" for n in range(120)]))
     worker.catch_up()
     worker.merge_all()
-    assert worker.janitor.pin(worker.snapshot, BACKUP) is None
+    assert worker.janitor.pin(BACKUP) is None
     # What it left names objects that are gone; that hinders nobody, and the next owner pins anew.
     churn(pipeline, rivals[0])
-    pin = rivals[0].janitor.pin(rivals[0].snapshot, BACKUP)
+    pin = rivals[0].janitor.pin(BACKUP)
     assert content(open_pinned(pipeline.store, pipeline.spec, BACKUP, pin)) == content(rivals[0].snapshot)
 
 
@@ -156,7 +156,7 @@ def test_collection_does_not_run_between_the_checkpoint_and_the_pin(pipeline):
     pipeline.book.append_all("a", upserts([f"r{n}" for n in range(120)]))
     worker.catch_up()
     snapshot, pins = worker.snapshot, []
-    thread = threading.Thread(target=lambda: pins.append(worker.janitor.pin(snapshot, BACKUP)))
+    thread = threading.Thread(target=lambda: pins.append(worker.janitor.pin(BACKUP)))
     thread.start()
     assert begun.wait(10)
     # The state moves on meanwhile, so that what is being pinned would be garbage.
@@ -175,7 +175,7 @@ def test_collection_does_not_run_between_the_checkpoint_and_the_pin(pipeline):
 def test_pin_that_cannot_be_read_stops_the_collection(pipeline):
     """What it holds is not known, so nothing is garbage; the reason is told, and the partition goes on."""
     worker = filled(pipeline)
-    pin = worker.janitor.pin(worker.snapshot, BACKUP)
+    pin = worker.janitor.pin(BACKUP)
     path = pipeline.root / pin_name(pipeline.spec.index_id, 0, BACKUP, pin.version)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     pipeline.book.append_all("a", upserts([f"r{n}" for n in range(120)], first=3))
@@ -194,7 +194,7 @@ def test_pin_that_cannot_be_read_stops_the_collection(pipeline):
 def test_a_foreign_manifest_is_not_taken_for_the_pinned_one(pipeline):
     """The catalog knows the digest."""
     worker = filled(pipeline)
-    pin = worker.janitor.pin(worker.snapshot, BACKUP)
+    pin = worker.janitor.pin(BACKUP)
     with pytest.raises(CorruptData, match="not the manifest that was pinned"):
         open_pinned(pipeline.store, pipeline.spec, BACKUP, replace(pin, manifest_digest=bytes(32)))
 
@@ -202,7 +202,7 @@ def test_a_foreign_manifest_is_not_taken_for_the_pinned_one(pipeline):
 def test_damaged_pinned_object_is_told(pipeline):
     """Every object is verified when a backup is opened."""
     worker = filled(pipeline)
-    pin = worker.janitor.pin(worker.snapshot, BACKUP)
+    pin = worker.janitor.pin(BACKUP)
     largest = max(object_refs(pipeline.store, worker.snapshot.manifest), key=lambda ref: ref.size_bytes)
     path = pipeline.root / largest.name
     data = bytearray(path.read_bytes())
@@ -215,10 +215,10 @@ def test_damaged_pinned_object_is_told(pipeline):
 def test_of_a_deleted_index_only_what_backups_hold_is_left(pipeline):
     """Each of two backups opens; the rest is gone."""
     worker = filled(pipeline)
-    pins = {BACKUP: worker.janitor.pin(worker.snapshot, BACKUP)}
+    pins = {BACKUP: worker.janitor.pin(BACKUP)}
     expected = {BACKUP: content(worker.snapshot)}
     churn(pipeline, worker, rounds=2)
-    pins[OTHER] = worker.janitor.pin(worker.snapshot, OTHER)
+    pins[OTHER] = worker.janitor.pin(OTHER)
     expected[OTHER] = content(worker.snapshot)
     churn(pipeline, worker, rounds=2)
     clear_all_but_pinned(pipeline.store, pipeline.spec)

@@ -15,7 +15,7 @@ from schemas.records import make_sparse
 from tests.support.api_server import ApiServer
 from tests.support.backups import Control, all_of, fill
 
-SMALL = RestoreOptions(page_records=20, append_bytes=400, note_seconds=0, retry_seconds_min=0.01)
+SMALL = RestoreOptions(page_records=20, append_bytes=400, note_seconds=0, retry_seconds_min=0.01, retry_seconds_max=0.1)
 FAILURES = {
     "a mistake of ours": RuntimeError("broken"),
     "the log does not answer": LogUnavailable("gone", outcome="unknown"),
