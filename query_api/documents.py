@@ -124,17 +124,15 @@ def score_question(
     name, kind = _scored_field(clause), str(clause["type"])
     if name != (fields.dense if kind == DENSE_TYPE else fields.sparse):
         raise InvalidRequest(f"Field '{name}' is not a {kind} field of this index's schema", field=name)
-    vector = sparse = None
-    if kind == DENSE_TYPE:
-        vector = dense_values(dense_bytes(clause.get("values")))
-        if not len(vector):
-            raise InvalidRequest("A clause of type dense_vector needs 'values'")
-    else:
-        sparse = sparse_vector(clause.get("sparse_values"), "sparse_values")
-        if sparse is None:
+    if kind == SPARSE_TYPE:
+        if sparse_vector(clause.get("sparse_values"), "sparse_values") is None:
             raise InvalidRequest("A clause of type sparse_vector needs 'sparse_values'")
+        raise InvalidRequest("Searching by a sparse_vector field is not supported yet; documents keep its values")
+    vector = dense_values(dense_bytes(clause.get("values")))
+    if not len(vector):
+        raise InvalidRequest("A clause of type dense_vector needs 'values'")
     whole = not is_bare
-    return Question(top_k, vector=vector, sparse=sparse, where=where, include_values=whole, include_metadata=whole)
+    return Question(top_k, vector=vector, where=where, include_values=whole, include_metadata=whole)
 
 
 def sparse_vector(value: object, field: str) -> Sparse | None:
