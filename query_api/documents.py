@@ -7,6 +7,7 @@ metadata. Such an index is written to as documents only; asked for vectors, it h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from query_api.questions import Match, Question
 from schemas.errors import InvalidRequest
 from schemas.filters import Filter
 from schemas.index_fields import DENSE_TYPE, SPARSE_TYPE, IndexFields, index_fields
-from schemas.indexes import IndexSpec
+from schemas.indexes import IndexSpec, VectorType
 from schemas.limits import BATCH_RECORDS_MAX
 from schemas.metadata import canonical_metadata, metadata_document, shown
 from schemas.operations import Update, UpdateWhere, Upsert
@@ -124,17 +125,16 @@ def score_question(
     name, kind = _scored_field(clause), str(clause["type"])
     if name != (fields.dense if kind == DENSE_TYPE else fields.sparse):
         raise InvalidRequest(f"Field '{name}' is not a {kind} field of this index's schema", field=name)
-    vector = sparse = None
-    if kind == DENSE_TYPE:
-        vector = dense_values(dense_bytes(clause.get("values")))
-        if not len(vector):
-            raise InvalidRequest("A clause of type dense_vector needs 'values'")
-    else:
+    asked = Question(top_k, where=where, include_values=not is_bare, include_metadata=not is_bare)
+    if kind == SPARSE_TYPE:
         sparse = sparse_vector(clause.get("sparse_values"), "sparse_values")
         if sparse is None:
             raise InvalidRequest("A clause of type sparse_vector needs 'sparse_values'")
-    whole = not is_bare
-    return Question(top_k, vector=vector, sparse=sparse, where=where, include_values=whole, include_metadata=whole)
+        return replace(asked, sparse=sparse, alone=VectorType.SPARSE)
+    vector = dense_values(dense_bytes(clause.get("values")))
+    if not len(vector):
+        raise InvalidRequest("A clause of type dense_vector needs 'values'")
+    return replace(asked, vector=vector, alone=VectorType.DENSE)
 
 
 def sparse_vector(value: object, field: str) -> Sparse | None:

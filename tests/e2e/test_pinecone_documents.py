@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 
 import pytest
-from pinecone import DenseVectorQuery, DocumentRecord, Pinecone, SchemaBuilder, ServerlessSpec, TextQuery
+from pinecone import (
+    DenseVectorQuery,
+    DocumentRecord,
+    Pinecone,
+    SchemaBuilder,
+    ServerlessSpec,
+    SparseVectorQuery,
+    TextQuery,
+)
 from pinecone.exceptions import NotFoundException, PineconeApiException
 
 from tests.support.api_server import ApiServer
@@ -80,6 +88,20 @@ def test_documents_are_upserted_searched_and_fetched(articles):
     assert rest.pagination is None
 
 
+def test_documents_are_searched_by_their_sparse_field(articles):
+    """Beside the dense one, of those that share an index."""
+    documents = [
+        {**_ARTICLES[0], "terms": {"indices": [3, 7], "values": [0.25, 0.5]}},
+        {**_ARTICLES[1], "terms": {"indices": [3], "values": [4.0]}},
+        _ARTICLES[2],
+    ]
+    articles.documents.upsert(namespace="terms", documents=documents)
+    eventually(lambda: len(listed(articles, "terms")), 3)
+    query = SparseVectorQuery(field="terms", sparse_values={"indices": [3, 7], "values": [1.0, 2.0]})
+    found = articles.documents.search(namespace="terms", score_by=[query], top_k=5)
+    assert [(match.id, match.score) for match in found.matches] == [("article-2", 4.0), ("article-1", 1.25)]
+
+
 def test_documents_are_updated_and_deleted(articles):
     """By id and by filter, with the number that matched."""
     articles.documents.batch_upsert(namespace="old", documents=_ARTICLES, batch_size=2, show_progress=False)
@@ -90,7 +112,7 @@ def test_documents_are_updated_and_deleted(articles):
 
     def title_and_marks():
         fetched = articles.documents.fetch(namespace="old", ids=[one["_id"] for one in _ARTICLES]).documents
-        return fetched["article-1"].title, [name for name, one in fetched.items() if one.get("late")]
+        return fetched["article-1"].title, sorted(name for name, one in fetched.items() if one.get("late"))
 
     eventually(title_and_marks, ("Roma", ["article-2", "article-3"]))
     assert articles.documents.delete(namespace="old", filter={"draft": True}).matched_records == 1

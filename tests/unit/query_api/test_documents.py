@@ -90,6 +90,22 @@ def test_search_ranks_by_the_dense_field(call, space):
     assert call("search", **named)["matches"][0]["_id"] == "a"
 
 
+def test_search_ranks_by_the_sparse_field(call):
+    """By products over shared indices, beside a dense field of another metric; who shares none is no match."""
+    documents = [
+        {"_id": "a", "embedding": [1, 0, 0], "terms": SPARSE, "year": 1},
+        {"_id": "b", "embedding": [1, 0, 0], "terms": {"indices": [3], "values": [4]}, "year": 2},
+        {"_id": "c", "embedding": [1, 0, 0], "terms": {"indices": [9], "values": [1]}},
+        {"_id": "d", "embedding": [1, 0, 0]},
+    ]
+    call("upsert", documents=documents)
+    clause = {"type": "sparse_vector", "field": "terms", "sparse_values": {"indices": [3, 7], "values": [1, 2]}}
+    found = call("search", score_by=[clause], top_k=5, include_fields=["year"])["matches"]
+    assert found == [{"_id": "b", "_score": 4, "year": 2}, {"_id": "a", "_score": 1.25, "year": 1}]
+    found = call("search", score_by=[clause], top_k=5, filter={"year": 1})["matches"]
+    assert found == [{"_id": "a", "_score": 1.25}]
+
+
 def test_documents_are_fetched_by_filter_in_pages(call):
     """In byte order of their ids, each once; the last page has no pagination."""
     call("upsert", documents=[{"_id": f"d{n}", "embedding": [1, n, 0], "kind": n % 2} for n in range(9)])
@@ -184,6 +200,8 @@ def test_updates_set_fields_and_keep_the_others(call):
         ("search", dense(), "needs 'values'"),
         ("search", dense(1, 0), "dimension 2 does not match"),
         ("search", {"score_by": [{"type": "sparse_vector", "field": "terms"}], "top_k": 1}, "needs 'sparse_values'"),
+        ("search", {"score_by": [{"type": "sparse_vector", "field": "embedding", "sparse_values": SPARSE}], "top_k": 1},
+         "'embedding' is not a sparse_vector field"),
         ("search", dense(1, 0, 0, top_k=0), "top_k"),
         ("search", dense(1, 0, 0, top_k=10_001), "10000"),
         ("search", dense(1, 0, 0, filter={"t": {"$match_phrase": "x"}}), "'$match_phrase' for field 't'"),
@@ -326,6 +344,9 @@ def test_an_index_of_sparse_documents_needs_its_sparse_field(http, make_index, s
     seen = {"x-freshet-at-least": written.headers["x-freshet-position"], "x-freshet-wait-ms": "9000"}
     fetched = http.post(f"{path}/fetch", json={"ids": ["a"]}, headers=seen).json()["documents"]
     assert fetched == {"a": {"_id": "a", "terms": WHOLE[0]["terms"]}}
+    clause = {"type": "sparse_vector", "field": "terms", "sparse_values": {"indices": [7], "values": [2]}}
+    answer = http.post(f"{path}/search", json={"score_by": [clause], "top_k": 1}, headers=seen)
+    assert answer.json()["matches"] == [{"_id": "a", "_score": 1}]
 
 
 @pytest.mark.parametrize(
