@@ -12,6 +12,7 @@ import pytest
 
 from schemas.errors import Code
 from tests.contract.api_contract import ApiContract, Refused
+from tests.contract.api_sparse_contract import ApiSparseContract
 from tests.support.api_server import ApiServer
 from tests.support.grpc_client import GrpcClient
 
@@ -107,12 +108,16 @@ def clients(server: ApiServer) -> Any:
         answer = httpx2.post(f"{server.url}/indexes", json=body)
         assert answer.status_code == 201, answer.text
         made[metric] = GrpcClient(answer.json()["host"].removeprefix("http://"))
+    body = {"name": "sparse", "vector_type": "sparse", "spec": {"serverless": {"cloud": "c", "region": "r"}}}
+    answer = httpx2.post(f"{server.url}/indexes", json=body)
+    assert answer.status_code == 201, answer.text
+    made["sparse"] = GrpcClient(answer.json()["host"].removeprefix("http://"))
     yield made
     for client in made.values():
         client.channel.close()
 
 
-class TestGrpc(ApiContract):
+class TestGrpc(ApiContract, ApiSparseContract):
     @pytest.fixture
     def api(self, clients: dict[str, GrpcClient]) -> GrpcApi:
         return GrpcApi(clients, "euclidean", f"space-{next(_SPACES)}")
