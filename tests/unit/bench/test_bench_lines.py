@@ -20,6 +20,12 @@ from tests.support.driver import Pipeline
 # The table of figures to reach, as it stands in the design: each with its relation and bounds.
 DESIGN = {
     "queries at equal ef": [("query_1", ">= 0.9"), ("query_16", ">= 1.3")],
+    "gRPC against REST": [
+        ("grpc_query_1", ">= 1"),
+        ("grpc_query_16", ">= 1"),
+        ("grpc_upsert_1", ">= 1"),
+        ("grpc_upsert_4", ">= 1"),
+    ],
     "recall": [("recall", ">= 0.95"), ("recall_foreign", ">= 0.92")],
     "write to visible, embedded": [("visible_p50", "<= 15 ms"), ("visible_p99", "<= 60 ms")],
     "write to visible, Kafka": [("visible_kafka_p50", "<= 30 ms"), ("visible_kafka_p99", "<= 120 ms")],
