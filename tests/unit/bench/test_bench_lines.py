@@ -26,6 +26,16 @@ DESIGN = {
         ("grpc_upsert_1", ">= 1"),
         ("grpc_upsert_4", ">= 1"),
     ],
+    "queries under attack": [
+        ("attack_p99", "<= 3 x"),
+    ],
+    "sparse and hybrid queries": [
+        ("sparse_p50", "<= 5 ms"),
+        ("sparse_scan", "<= 1 x"),
+        ("sparse_exact", ">= 1"),
+        ("hybrid_dense", "<= 5 x"),
+        ("hybrid_recall", ">= 0.95"),
+    ],
     "recall": [("recall", ">= 0.95"), ("recall_foreign", ">= 0.92")],
     "write to visible, embedded": [("visible_p50", "<= 15 ms"), ("visible_p99", "<= 60 ms")],
     "write to visible, Kafka": [("visible_kafka_p50", "<= 30 ms"), ("visible_kafka_p99", "<= 120 ms")],
