@@ -21,9 +21,9 @@ from query_api.grpc.wire import joined, record_parts, sized, text, varint
 from query_api.questions import QueryResult, Question
 from query_api.reads import IdPage, NamespaceInfo, NamespacePage
 from schemas.errors import InvalidRequest
-from schemas.filters import parse_filter
+from schemas.filters import Filter, parse_filter
 from schemas.indexes import IndexSpec, VectorType
-from schemas.limits import BATCH_RECORDS_MAX, LIST_LIMIT_MAX
+from schemas.limits import BATCH_RECORDS_MAX, FETCH_MATCHING_DEFAULT, LIST_LIMIT_MAX
 from schemas.metadata import canonical_metadata
 from schemas.namespaces import canonical_schema
 from schemas.operations import Upsert
@@ -36,6 +36,7 @@ __all__ = [
     "UpdateCommand",
     "decode_delete",
     "decode_fetch",
+    "decode_fetch_by_metadata",
     "decode_list",
     "decode_list_namespaces",
     "decode_namespace",
@@ -153,6 +154,14 @@ def decode_fetch(message: bytes) -> tuple[str, list[str]]:
     return request.namespace, list(request.ids)
 
 
+def decode_fetch_by_metadata(message: bytes) -> tuple[PageRequest, Filter | None]:
+    """Return the page that is asked for, and the filter, None for none. Raises `InvalidRequest`."""
+    request = _parsed(pb.FetchByMetadataRequest, message)
+    where = parse_filter(_json(request.filter)) if request.HasField("filter") else None
+    limit = request.limit if request.HasField("limit") else FETCH_MATCHING_DEFAULT
+    return PageRequest(request.namespace, None, request.pagination_token or None, limit), where
+
+
 def decode_update(message: bytes) -> UpdateCommand:
     """Raise `InvalidRequest` for what is no update."""
     request = _parsed(pb.UpdateRequest, message)
@@ -225,10 +234,10 @@ def encode_query(result: QueryResult, namespace: str) -> bytes:
     return b"".join(parts)
 
 
-def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int) -> bytes:
-    """Return the answer to a fetch."""
+def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int, token: str | None = None) -> bytes:
+    """Return the answer to a fetch, or a page of one by metadata that `token` continues."""
     units = max(1, -(-asked // _FETCHED_PER_UNIT))
-    return _records(records) + text(b"\x12", namespace) + _usage(b"\x1a", units)
+    return _records(records) + text(b"\x12", namespace) + _usage(b"\x1a", units) + _pagination(b"\x22", token)
 
 
 def encode_updated(matched: int | None) -> bytes:

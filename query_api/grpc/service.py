@@ -10,13 +10,16 @@ import orjson
 
 from query_api.asked import wanted_of, write_context
 from query_api.commands import deletions, required_filter, update_of
+from query_api.documents import check_vectors_index, holds_documents
 from query_api.grpc import codec
 from query_api.grpc.frames import THREAD_BYTES
+from query_api.matching import RecordPage
 from query_api.packs import append_in_packs
-from query_api.reads import NamespaceInfo, Reads
+from query_api.questions import QueryResult
+from query_api.reads import IdPage, NamespaceInfo, Reads
 from query_api.rest.encode import explained
 from query_api.rest.exchange import Call, read_headers, write_headers
-from query_api.rest.pages import page_token, read_page_token
+from query_api.rest.pages import filter_page_token, page_token, read_filter_page_token, read_page_token
 from query_api.writes import Writes, Written
 from schemas.errors import InvalidRequest
 from schemas.filters import filter_to_json
@@ -68,10 +71,12 @@ class VectorService:
             "DescribeNamespace": self.describe_namespace,
             "DeleteNamespace": self.delete_namespace,
             "CreateNamespace": self.create_namespace,
+            "FetchByMetadata": self.fetch_by_metadata,
         }
 
     async def upsert(self, call: Call) -> Reply:
         """Append the vectors; answer when durable, or visible where that is asked for."""
+        check_vectors_index(call.index.spec)
         if len(call.body) < THREAD_BYTES:
             namespace, events = codec.decode_upsert(call.body)
         else:
@@ -83,6 +88,8 @@ class VectorService:
         """Search one namespace; how it was searched is told in the initial metadata, where that is asked for."""
         namespace, question = codec.decode_query(call.body, explain=_is_explained(call))
         result, shown = await self._reads.query(call.index, namespace, question, wanted_of(call.headers))
+        if holds_documents(call.index.spec):
+            result = QueryResult([], result.explain)
         headers = read_headers(shown)
         if result.explain is not None:
             headers[EXPLAIN_HEADER] = orjson.dumps([explained(report) for report in result.explain]).decode()
@@ -92,11 +99,29 @@ class VectorService:
         """Return records by id."""
         namespace, ids = codec.decode_fetch(call.body)
         records, shown = await self._reads.fetch(call.index, namespace, ids, wanted_of(call.headers))
+        if holds_documents(call.index.spec):
+            records = {}
         return Reply(codec.encode_fetch(records, namespace, asked=len(ids)), read_headers(shown))
+
+    async def fetch_by_metadata(self, call: Call) -> Reply:
+        """Return a page of the records that match a filter."""
+        page, where = codec.decode_fetch_by_metadata(call.body)
+        after = None if page.token is None or where is None else read_filter_page_token(page.token, where)
+        found, shown = await self._reads.fetch_by_metadata(
+            call.index, page.namespace, where, wanted_of(call.headers), after=after, limit=page.limit
+        )
+        if holds_documents(call.index.spec):
+            found = RecordPage({}, None)
+        token = None if where is None or found.after is None else filter_page_token(where, found.after)
+        encoded = await asyncio.to_thread(
+            codec.encode_fetch, found.records, page.namespace, asked=len(found.records), token=token
+        )
+        return Reply(encoded, read_headers(shown))
 
     async def update(self, call: Call) -> Reply:
         """Update a record, or the metadata of all that match a filter; an id beside a filter is dropped, as in REST."""
         command = codec.decode_update(call.body)
+        check_vectors_index(call.index.spec)
         if command.where is not None:
             return await self._update_where(call, command)
         event = update_of(
@@ -112,6 +137,7 @@ class VectorService:
     async def delete(self, call: Call) -> Reply:
         """Delete records by id, by filter, or all of a namespace."""
         command = codec.decode_delete(call.body)
+        check_vectors_index(call.index.spec)
         events = deletions(command.ids, is_all=command.is_all, where=command.where)
         written = await self._writes.delete(call.index, command.namespace, events, write_context(call.headers))
         return Reply(b"", _headers_of(written))
@@ -123,6 +149,8 @@ class VectorService:
         ids, shown = await self._reads.list_ids(
             call.index, page.namespace, wanted_of(call.headers), prefix=prefix, after=after, limit=page.limit
         )
+        if holds_documents(call.index.spec):
+            ids = IdPage([], None)
         token = None if ids.after is None else page_token(prefix, ids.after)
         return Reply(codec.encode_id_page(ids, page.namespace, token), read_headers(shown))
 

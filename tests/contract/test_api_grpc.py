@@ -53,6 +53,11 @@ class GrpcApi:
     def fetch(self, *ids: str) -> dict[str, Any]:
         return self._call("Fetch", {"ids": list(ids), **self._named})
 
+    def fetch_by_metadata(self, **body: Any) -> dict[str, Any]:
+        answer = self._call("FetchByMetadata", {**body, **self._named})
+        # A map of protobuf has no order.
+        return answer | {"vectors": dict(sorted(answer["vectors"].items()))}
+
     def update(self, **body: Any) -> dict[str, Any]:
         return self._call("Update", {**body, **self._named})
 

@@ -60,6 +60,9 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("/vectors/upsert", "Upsert", {"vectors": [{"id": "a", "values": [1, 2, 3, 4]}], "namespace": "č"}),
     ("/vectors/upsert", "Upsert", {"vectors": [{"id": str(n), "values": [1, 2, 3, 4]} for n in range(1_001)]}),
+    ("/vectors/fetch_by_metadata", "FetchByMetadata", {}),
+    ("/vectors/fetch_by_metadata", "FetchByMetadata", {"filter": {}}),
+    ("/vectors/fetch_by_metadata", "FetchByMetadata", {"filter": {"n": 1}, "paginationToken": "x"}),
     ("/vectors/update", "Update", {}),
     ("/vectors/update", "Update", {"id": "told"}),
     ("/vectors/update", "Update", {"filter": {}, "setMetadata": {"a": 1}}),
@@ -137,6 +140,22 @@ def test_fetch_answers_alike(doors: Doors, namespace: str) -> None:
     by_grpc, told = doors.grpc.call("Fetch", parameters, doors.seen)
     assert by_grpc == by_rest.json()
     assert positions(told) == positions(by_rest.headers)
+
+
+def test_pages_by_metadata_continue_at_the_other_door(doors: Doors) -> None:
+    """Records, usage and tokens are the same."""
+    asked: dict[str, Any] = {"namespace": "grpc", "filter": {"n": {"$gt": 0}}, "limit": 1}
+    seen = []
+    while True:
+        by_rest = doors.post("/vectors/fetch_by_metadata", asked).json()
+        by_grpc, told = doors.grpc.call("FetchByMetadata", asked, doors.seen)
+        assert by_grpc == by_rest
+        assert len(positions(told)) == 4
+        seen += list(by_rest["vectors"])
+        if "pagination" not in by_rest:
+            break
+        asked["paginationToken"] = by_rest["pagination"]["next"]
+    assert seen == ["mixed", "told"]
 
 
 def test_both_doors_write_the_same_records(doors: Doors) -> None:

@@ -20,6 +20,22 @@ from tests.support.driver import Pipeline
 # The table of figures to reach, as it stands in the design: each with its relation and bounds.
 DESIGN = {
     "queries at equal ef": [("query_1", ">= 0.9"), ("query_16", ">= 1.3")],
+    "gRPC against REST": [
+        ("grpc_query_1", ">= 1"),
+        ("grpc_query_16", ">= 1"),
+        ("grpc_upsert_1", ">= 1"),
+        ("grpc_upsert_4", ">= 1"),
+    ],
+    "queries under attack": [
+        ("attack_p99", "<= 3 x"),
+    ],
+    "sparse and hybrid queries": [
+        ("sparse_p50", "<= 5 ms"),
+        ("sparse_scan", "<= 1 x"),
+        ("sparse_exact", ">= 1"),
+        ("hybrid_dense", "<= 5 x"),
+        ("hybrid_recall", ">= 0.95"),
+    ],
     "recall": [("recall", ">= 0.95"), ("recall_foreign", ">= 0.92")],
     "write to visible, embedded": [("visible_p50", "<= 15 ms"), ("visible_p99", "<= 60 ms")],
     "write to visible, Kafka": [("visible_kafka_p50", "<= 30 ms"), ("visible_kafka_p99", "<= 120 ms")],
