@@ -110,13 +110,23 @@ OPERATIONS = (
 )
 
 
-async def take(module: Any, client: Any, open_index: Callable[[Any, str], Any]) -> None:
-    """Take all steps with an asyncio client; `open_index(client, host)` opens an index in the generation's way."""
+async def by_host(client: Any) -> Any:
+    """Open the index as generations 7 and 8 do."""
+    return client.IndexAsyncio(host=(await client.describe_index(NAME)).host)
+
+
+async def by_name(client: Any) -> Any:
+    """Open the index as generations from 9 on do."""
+    return await client.index(NAME)
+
+
+async def take(module: Any, client: Any, open_index: Callable[[Any], Awaitable[Any]]) -> None:
+    """Take all steps with an asyncio client."""
     async with client:
         walk = AsyncWalk(module, client)
         await create_an_index_asynchronously(walk)
         passed(create_an_index_asynchronously.__name__)
-        async with open_index(client, (await client.describe_index(NAME)).host) as index:
+        async with await open_index(client) as index:
             walk.index = index
             for step in OPERATIONS:
                 await step(walk)

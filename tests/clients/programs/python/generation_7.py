@@ -19,7 +19,7 @@ def main() -> None:
     take(walk, (*control.CREATE, *control.PODS, *control.PROTECTION, *control.TAGS, *control.SPARSE, *control.SPARSE_METRIC))
     take(walk, (*data.WRITE, *data.READ, *data.SEVERAL, *data.CHANGE, *data.DELETE, *data.NAMESPACES, data.ask_in_parallel))
     asynchronous_client = pinecone.PineconeAsyncio(api_key=API_KEY, host=URL)
-    asyncio.run(asynchronous.take(pinecone, asynchronous_client, lambda made, host: made.IndexAsyncio(host)))
+    asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_host))
     take(walk, (control.delete_indexes,))
 
 

@@ -20,7 +20,7 @@ def main() -> None:
     take(walk, (*data.WRITE, *data.READ, *data.SEVERAL, *data.CHANGE, *data.BY_FILTER, *data.DELETE))
     take(walk, (*data.POSITIONS, *data.NAMESPACES, *data.CREATE_NAMESPACE, data.ask_in_parallel))
     asynchronous_client = pinecone.PineconeAsyncio(api_key=API_KEY, host=URL)
-    asyncio.run(asynchronous.take(pinecone, asynchronous_client, lambda made, host: made.IndexAsyncio(host)))
+    asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_host))
     take(walk, (control.delete_indexes,))
 
 

@@ -20,7 +20,7 @@ def main() -> None:
     take(walk, (*data.WRITE, *data.READ, *data.SEVERAL, *data.CHANGE, *data.BY_FILTER, *data.DELETE))
     take(walk, (*data.POSITIONS, *data.NAMESPACES, *data.CREATE_NAMESPACE, data.ask_in_parallel))
     asynchronous_client = pinecone.AsyncPinecone(api_key=API_KEY, host=URL)
-    asyncio.run(asynchronous.take(pinecone, asynchronous_client, lambda made, host: made.index(host=host)))
+    asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_name))
     take(walk, (control.delete_indexes,))
 
 
