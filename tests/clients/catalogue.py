@@ -41,7 +41,8 @@ class Client:
     @property
     def title(self) -> str:
         """What the closing lines of a run call it."""
-        return f"{self.environment.name.replace('-', ' ', 1)} {self.transport}"
+        name, _, version = self.environment.name.rpartition("-")
+        return f"{name} {version} {self.transport}".rstrip()
 
 
 def _python(version: str, requirement: str) -> Environment:
@@ -82,4 +83,8 @@ GENERATIONS = (
     Client(PYTHON_8, "python/generation_8.py", 72),
     Client(TYPESCRIPT_5, "typescript/generation_5.mjs", 39),
     Client(TYPESCRIPT_7, "typescript/generation_7.mjs", 41),
+)
+FRAMEWORKS = (
+    Client(LANGCHAIN, "frameworks/langchain_store.py", 9, transport=""),
+    Client(HAYSTACK, "frameworks/haystack_store.py", 8, transport=""),
 )

@@ -6,7 +6,7 @@ from walk import Walk, close, counts, refused, same_numbers, until, wait_for_cou
 # Numbers whose shortest float32 decimals are these, and whose float64 neighbours print longer.
 EXACT = [0.1, -3.4e-05, 16777216.0, 0.33333334]
 METADATA = {
-    "text": "Käse, 芝士 and \"quotes\"",
+    "text": 'Käse, 芝士 and "quotes"',
     "whole": 7,
     "part": 0.1,
     "large": 1732492800.0,
@@ -288,7 +288,7 @@ def answers_carry_positions(walk: Walk) -> None:
 
 def headers_of(answer):
     # From 9 on an attribute of the public model, in 8 one beside the generated model.
-    info = answer.response_info if hasattr(answer, "response_info") else answer._response_info  # noqa: SLF001
+    info = answer.response_info if hasattr(answer, "response_info") else answer._response_info
     headers = info["raw_headers"] if isinstance(info, dict) else info.raw_headers
     return {name.lower(): value for name, value in headers.items()}
 

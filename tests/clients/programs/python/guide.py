@@ -182,7 +182,12 @@ def send_upserts_in_parallel(walk: Walk) -> None:
     # The same ids again: the records are replaced, and there are no more of them.
     index = walk.client.Index(BATCHED)
     name = f"id-{vector_count - 1}"
-    until(lambda: index.fetch(ids=[name]).vectors[name].values, lambda got: [*map(float32, got)] == [*map(float32, last)])
+    wanted = [float32(number) for number in last]
+
+    def shown():
+        return [float32(number) for number in index.fetch(ids=[name]).vectors[name].values]
+
+    until(shown, lambda got: got == wanted)
     wait_for_counts(index, default=vector_count)
     assert index.query(vector=last, top_k=3).matches[0].id == name
 
