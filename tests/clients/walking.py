@@ -30,8 +30,11 @@ def have(environment: Environment) -> Path:
         pytest.skip(f"{NO_CLIENT}{environment.name}: {error}")
 
 
-def walk(client: Client, server: Freshet, folder: Path) -> list[str]:
-    """Run the program of a client; return its steps. Every one that it promises must have passed."""
+def walk(client: Client, server: Freshet, folder: Path, **settings: str) -> list[str]:
+    """Run the program of a client; return its steps. Every one that it promises must have passed.
+
+    `settings` are further environment variables, such as the certificate that it trusts.
+    """
     where = have(client.environment)
     program = PROGRAMS / client.program
     if client.environment.kind == "python":
@@ -42,13 +45,13 @@ def walk(client: Client, server: Freshet, folder: Path) -> list[str]:
         shutil.copytree(program.parent, folder / "programs")
         (folder / "node_modules").symlink_to(where / "node_modules")
         command = ["node", str(folder / "programs" / program.name)]
-    steps = run(command, server, folder)
+    steps = run(command, server, folder, **settings)
     assert len(steps) == client.steps, f"{client.program} took {len(steps)} steps instead of {client.steps}"
     return steps
 
 
 def run(command: list[str], server: Freshet, folder: Path, **settings: str) -> list[str]:
-    """Run a command with nothing but the server's address in its environment; return the steps that passed."""
+    """Run a command that is told the server's address, and `settings`; return the steps that passed."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -76,12 +79,12 @@ def count(request: pytest.FixtureRequest, title: str, steps: list[str]) -> None:
     request.node.user_properties.append((COUNTED, f"{title} {len(steps)} steps"))
 
 
-def emptied(server: Freshet) -> Iterator[Freshet]:
+def emptied(server: Freshet, door: Door | None = None) -> Iterator[Freshet]:
     """Give a server without indexes; remove what a program left behind when it failed."""
     yield server
-    with Door(server.url) as door:
+    with door or Door(server.url) as opened:
         # Without a version the listing leaves sparse indexes out.
-        listed = door.call("GET", "/indexes", headers={"x-pinecone-api-version": "2026-07"})
+        listed = opened.call("GET", "/indexes", headers={"x-pinecone-api-version": "2026-07"})
         for one in listed["indexes"]:
-            door.call("PATCH", f"/indexes/{one['name']}", {"deletion_protection": "disabled"})
-            door.call("DELETE", f"/indexes/{one['name']}")
+            opened.call("PATCH", f"/indexes/{one['name']}", {"deletion_protection": "disabled"})
+            opened.call("DELETE", f"/indexes/{one['name']}")

@@ -155,7 +155,7 @@ def query_a_namespace_that_was_never_written(walk: Walk) -> None:
 def query_by_other_metrics(walk: Walk) -> None:
     # The raw inner product, greatest first; the squared distance, least first.
     for metric, question, scores in (("dotproduct", [2.0, 0.5], (6.0, 1.5)), ("euclidean", [3.0, 1.0], (1.0, 8.0))):
-        index = walk.client.Index(metric)
+        index = walk.open_index(metric)
         index.upsert(vectors=[("long", [3.0, 0.0]), ("short", [1.0, -1.0])])
         wait_for_counts(index, default=2)
         matches = index.query(vector=question, top_k=2).matches

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Where the client finds the server; the test sets it. Everything else is the client's default.
@@ -26,8 +26,13 @@ class Walk:
     client: Any
     index: Any = None
     vector_class: Any = None
+    # How an index is opened by its name.
+    open_index: Callable[[str], Any] = field(init=False)
     # Whether numbers come as the float32 of a binary message instead of JSON's shortest decimals.
     is_binary: bool = False
+
+    def __post_init__(self) -> None:
+        self.open_index = self.client.Index
 
 
 Step = Callable[[Walk], None]

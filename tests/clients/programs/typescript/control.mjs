@@ -15,7 +15,7 @@ export async function describeTheIndex({ pc, idiom }) {
   const described = await pc.describeIndex(NAME);
   deepStrictEqual(described.name, NAME);
   deepStrictEqual(described.status, { ready: true, state: 'Ready' });
-  ok(described.host.startsWith('http://'), described.host);
+  ok(described.host.startsWith(new URL(URL_OF_SERVER).protocol), described.host);
   deepStrictEqual(idiom.shapeOf(described), { dimension: 4, metric: 'cosine', region: 'us-east-1' });
 }
 
