@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.catalogue import FRAMEWORKS, GENERATIONS, NEWEST
+from query_api.grpc.service import VectorService
+from tests.clients.catalogue import FRAMEWORKS, GENERATIONS, GRPC, NEWEST, TLS
 from tests.docs_tables import routes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,14 @@ def test_every_route_has_a_row_and_every_row_a_route():
     assert routes_of(PAGE) == {(method, path) for method, path, _ in routes()}
 
 
-@pytest.mark.parametrize("client", [*NEWEST, *GENERATIONS, *FRAMEWORKS], ids=lambda client: client.title)
+def test_every_grpc_method_that_is_served_has_a_row():
+    """The service's methods are those of its table."""
+    named = {cells[0].strip("`") for cells in rows(PAGE.partition("## gRPC methods")[2].partition("\n## ")[0])}
+    # What a method answers does not matter here, so it gets neither reads nor writes.
+    assert named == set(VectorService(None, None).methods)
+
+
+@pytest.mark.parametrize("client", [*NEWEST, *GENERATIONS, *GRPC, *TLS, *FRAMEWORKS], ids=lambda client: client.title)
 def test_every_client_has_a_row(client):
     """What is run is told."""
     assert f"[{client.title}]`" in PAGE

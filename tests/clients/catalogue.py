@@ -88,3 +88,16 @@ FRAMEWORKS = (
     Client(LANGCHAIN, "frameworks/langchain_store.py", 9, transport=""),
     Client(HAYSTACK, "frameworks/haystack_store.py", 8, transport=""),
 )
+# Over gRPC without TLS; by name the older generation needs hosts without a scheme. With TLS the same programs, and
+# those of REST, where the clients trust the certificate.
+GRPC = (
+    Client(PYTHON_10, "python/grpc_10.py", 45, "gRPC"),
+    Client(PYTHON_8, "python/grpc_8.py", 45, "gRPC"),
+)
+GRPC_BARE_HOSTS = Client(PYTHON_8, "python/grpc_8.py", 45, "gRPC by name")
+TLS = (
+    Client(PYTHON_10, "python/grpc_10.py", 45, "gRPC TLS"),
+    Client(PYTHON_8, "python/grpc_8.py", 45, "gRPC TLS"),
+    Client(PYTHON_10, "python/generation_10.py", 70, "REST TLS"),
+    Client(TYPESCRIPT_9, "typescript/generation_9.mjs", 41, "REST TLS"),
+)

@@ -26,8 +26,11 @@ class Walk:
     client: Any
     index: Any = None
     vector_class: Any = None
-    # How an index is opened by its name.
+    # How an index is opened by its name; a program for gRPC sets it, and the other way to the same index.
     open_index: Callable[[str], Any] = field(init=False)
+    open_otherwise: Callable[[str], Any] = field(init=False)
+    # Over gRPC: how batches are sent without waiting for each.
+    upsert_in_background: Callable[[Any, Any], Any] = field(init=False)
     # Whether numbers come as the float32 of a binary message instead of JSON's shortest decimals.
     is_binary: bool = False
 
