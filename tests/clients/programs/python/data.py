@@ -223,6 +223,21 @@ def update_by_filter(walk: Walk) -> None:
     assert "funny" not in fetched(index, "f2", "films").metadata
 
 
+def fetch_by_metadata(walk: Walk) -> None:
+    index = walk.index
+    found = index.fetch_by_metadata(filter={"genre": {"$eq": "comedy"}}, namespace="films")
+    assert set(found.vectors) == {"f1", "f3"}
+    assert same_numbers(walk, found.vectors["f3"].values, FILMS["f3"][0])
+    assert found.vectors["f1"].metadata["year"] == 2020
+    assert found.namespace == "films"
+    first = index.fetch_by_metadata(filter={"n": {"$gte": 0}}, namespace="pages", limit=200)
+    second = index.fetch_by_metadata(
+        filter={"n": {"$gte": 0}}, namespace="pages", limit=200, pagination_token=first.pagination.next
+    )
+    assert [*first.vectors, *second.vectors] == [f"id-{n:03}" for n in range(250)]
+    assert not getattr(second.pagination, "next", None)
+
+
 def delete_by_id(walk: Walk) -> None:
     walk.index.delete(ids=["t1", "unknown"], namespace="forms")
     until(lambda: fetched(walk.index, "t1", "forms"), lambda record: record is None)
@@ -358,4 +373,5 @@ SEVERAL = (query_several_namespaces,)
 NAMESPACES = (list_and_delete_namespaces,)
 BY_FILTER = (update_by_filter,)
 POSITIONS = (answers_carry_positions,)
+BY_METADATA = (fetch_by_metadata,)
 CREATE_NAMESPACE = (create_and_describe_a_namespace,)

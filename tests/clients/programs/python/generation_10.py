@@ -17,7 +17,7 @@ def main() -> None:
     walk.index = client.Index(guide.INDEX)
     take(walk, (*guide.RECORDS, *guide.BATCHES))
     take(walk, (*control.CREATE, *control.PROTECTION, *control.TAGS, *control.SPARSE))
-    take(walk, (*data.WRITE, *data.READ, *data.SEVERAL, *data.CHANGE, *data.BY_FILTER, *data.DELETE))
+    take(walk, (*data.WRITE, *data.READ, *data.BY_METADATA, *data.SEVERAL, *data.CHANGE, *data.BY_FILTER, *data.DELETE))
     take(walk, (*data.POSITIONS, *data.NAMESPACES, *data.CREATE_NAMESPACE, data.ask_in_parallel))
     asynchronous_client = pinecone.AsyncPinecone(api_key=API_KEY, host=URL)
     asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_name))

@@ -135,6 +135,18 @@ export async function updateByFilter({ index, idiom }) {
   ok(!('funny' in f2.metadata));
 }
 
+export async function fetchByMetadata({ index }) {
+  const films = index.namespace('films');
+  const filter = { genre: { $eq: 'comedy' } };
+  const first = await films.fetchByMetadata({ filter, limit: 1 });
+  deepStrictEqual(Object.keys(first.records), ['f1']);
+  const second = await films.fetchByMetadata({ filter, limit: 1, paginationToken: first.pagination.next });
+  deepStrictEqual(Object.keys(second.records), ['f3']);
+  deepStrictEqual(second.records.f3.values, FILMS[2].values);
+  deepStrictEqual(second.namespace, 'films');
+  ok(!second.pagination?.next);
+}
+
 export async function createDescribeListAndDeleteNamespaces({ index }) {
   deepStrictEqual((await index.createNamespace({ name: 'made' })).name, 'made');
   await refused(() => index.createNamespace({ name: 'made' }), 'PineconeConflictError', 'exist');
@@ -191,4 +203,4 @@ export const RECORDS = [
 ];
 export const END = [deleteByIdByFilterAndAll, refuseToDeleteInAnUnknownNamespace, describeIndexStats, refuseMistakes];
 // Since generation 7.
-export const LATER = [updateByFilter, createDescribeListAndDeleteNamespaces];
+export const LATER = [fetchByMetadata, updateByFilter, createDescribeListAndDeleteNamespaces];
