@@ -72,17 +72,17 @@ ENVIRONMENTS = (
 
 # In every run of the tests: the newest of each language, and the last Python client of the shape before.
 NEWEST = (
-    Client(PYTHON_10, "python/generation_10.py", 71),
-    Client(PYTHON_9, "python/generation_9.py", 72),
-    Client(TYPESCRIPT_9, "typescript/generation_9.mjs", 42),
+    Client(PYTHON_10, "python/generation_10.py", 73),
+    Client(PYTHON_9, "python/generation_9.py", 74),
+    Client(TYPESCRIPT_9, "typescript/generation_9.mjs", 43),
 )
 GENERATIONS = (
-    Client(PYTHON_3, "python/generation_3.py", 51),
-    Client(PYTHON_5, "python/generation_5.py", 55),
-    Client(PYTHON_7, "python/generation_7.py", 69),
-    Client(PYTHON_8, "python/generation_8.py", 73),
-    Client(TYPESCRIPT_5, "typescript/generation_5.mjs", 39),
-    Client(TYPESCRIPT_7, "typescript/generation_7.mjs", 42),
+    Client(PYTHON_3, "python/generation_3.py", 53),
+    Client(PYTHON_5, "python/generation_5.py", 57),
+    Client(PYTHON_7, "python/generation_7.py", 71),
+    Client(PYTHON_8, "python/generation_8.py", 75),
+    Client(TYPESCRIPT_5, "typescript/generation_5.mjs", 40),
+    Client(TYPESCRIPT_7, "typescript/generation_7.mjs", 43),
 )
 FRAMEWORKS = (
     Client(LANGCHAIN, "frameworks/langchain_store.py", 9, transport=""),
@@ -91,13 +91,13 @@ FRAMEWORKS = (
 # Over gRPC without TLS; by name the older generation needs hosts without a scheme. With TLS the same programs, and
 # those of REST, where the clients trust the certificate.
 GRPC = (
-    Client(PYTHON_10, "python/grpc_10.py", 46, "gRPC"),
-    Client(PYTHON_8, "python/grpc_8.py", 46, "gRPC"),
+    Client(PYTHON_10, "python/grpc_10.py", 48, "gRPC"),
+    Client(PYTHON_8, "python/grpc_8.py", 48, "gRPC"),
 )
-GRPC_BARE_HOSTS = Client(PYTHON_8, "python/grpc_8.py", 46, "gRPC by name")
+GRPC_BARE_HOSTS = Client(PYTHON_8, "python/grpc_8.py", 48, "gRPC by name")
 TLS = (
-    Client(PYTHON_10, "python/grpc_10.py", 46, "gRPC TLS"),
-    Client(PYTHON_8, "python/grpc_8.py", 46, "gRPC TLS"),
-    Client(PYTHON_10, "python/generation_10.py", 71, "REST TLS"),
-    Client(TYPESCRIPT_9, "typescript/generation_9.mjs", 42, "REST TLS"),
+    Client(PYTHON_10, "python/grpc_10.py", 48, "gRPC TLS"),
+    Client(PYTHON_8, "python/grpc_8.py", 48, "gRPC TLS"),
+    Client(PYTHON_10, "python/generation_10.py", 73, "REST TLS"),
+    Client(TYPESCRIPT_9, "typescript/generation_9.mjs", 43, "REST TLS"),
 )

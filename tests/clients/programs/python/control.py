@@ -86,6 +86,8 @@ def create_a_sparse_index(walk: Walk) -> None:
     shown = until(lambda: index.fetch(ids=["s1"]).vectors, lambda vectors: "s1" in vectors)["s1"]
     assert list(shown.sparse_values.indices) == [3, 70_000]
     assert list(shown.sparse_values.values) == [0.5, 1.25]
+    found = index.query(sparse_vector={"indices": [70_000, 80_000], "values": [2.0, 1.0]}, top_k=3)
+    assert [(match.id, match.score) for match in found.matches] == [("s1", 2.5)]
     assert "sparse" in walk.client.list_indexes().names()
     walk.client.delete_index("sparse")
 

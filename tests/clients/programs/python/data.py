@@ -238,6 +238,30 @@ def fetch_by_metadata(walk: Walk) -> None:
     assert not getattr(second.pagination, "next", None)
 
 
+def query_dense_and_sparse_values(walk: Walk) -> None:
+    index = walk.open_index("dotproduct")
+    texts = {"both": ([1.0, 0.0], [0.5, 2.0]), "dense": ([2.0, 0.0], [0.25]), "sparse": ([0.5, 0.5], [4.0])}
+    indices = {"both": [7, 9], "dense": [8], "sparse": [9]}
+    vectors = [
+        {"id": name, "values": values, "sparse_values": {"indices": indices[name], "values": weights}}
+        for name, (values, weights) in texts.items()
+    ]
+    index.upsert(vectors=vectors, namespace="hybrid")
+    until(index.describe_index_stats, lambda stats: counts(stats).get("hybrid") == 3)
+    answer = index.query(
+        vector=[1.0, 0.0], sparse_vector={"indices": [7, 9], "values": [2.0, 0.5]}, top_k=3, namespace="hybrid"
+    )
+    # The dense product and the sparse one, added as they are.
+    scores = {match.id: match.score for match in answer.matches}
+    assert scores == {"both": 3.0, "sparse": 2.5, "dense": 2.0}, scores
+    assert answer.matches[0].id == "both"
+
+
+def refuse_sparse_values_where_only_dense_ones_are_asked(walk: Walk) -> None:
+    question = {"indices": [7], "values": [1.0]}
+    refused(lambda: walk.index.query(vector=EXACT, sparse_vector=question, top_k=1), "sparse values", status=400)
+
+
 def delete_by_id(walk: Walk) -> None:
     walk.index.delete(ids=["t1", "unknown"], namespace="forms")
     until(lambda: fetched(walk.index, "t1", "forms"), lambda record: record is None)
@@ -374,4 +398,5 @@ NAMESPACES = (list_and_delete_namespaces,)
 BY_FILTER = (update_by_filter,)
 POSITIONS = (answers_carry_positions,)
 BY_METADATA = (fetch_by_metadata,)
+HYBRID = (query_dense_and_sparse_values, refuse_sparse_values_where_only_dense_ones_are_asked)
 CREATE_NAMESPACE = (create_and_describe_a_namespace,)

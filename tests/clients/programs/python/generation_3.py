@@ -14,7 +14,7 @@ def main() -> None:
     walk.index = client.Index(guide.INDEX)
     take(walk, (*guide.RECORDS, *guide.BATCHES))
     take(walk, (*control.CREATE, *control.PODS))
-    take(walk, (*data.WRITE, *data.READ, *data.CHANGE, *data.DELETE))
+    take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *data.CHANGE, *data.DELETE))
     take(walk, (control.delete_indexes,))
 
 

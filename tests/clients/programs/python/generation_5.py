@@ -14,7 +14,7 @@ def main() -> None:
     walk.index = client.Index(guide.INDEX)
     take(walk, (*guide.RECORDS, *guide.BATCHES))
     take(walk, (*control.CREATE, *control.PODS, *control.PROTECTION))
-    take(walk, (*data.WRITE, *data.READ, *data.SEVERAL, *data.CHANGE, *data.DELETE, data.ask_in_parallel))
+    take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *data.SEVERAL, *data.CHANGE, *data.DELETE, data.ask_in_parallel))
     take(walk, (control.delete_indexes,))
 
 

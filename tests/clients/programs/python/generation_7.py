@@ -18,7 +18,7 @@ def main() -> None:
     take(walk, (*guide.RECORDS, *guide.BATCHES))
     take(walk, (*control.CREATE, *control.PODS, *control.PROTECTION, *control.TAGS))
     take(walk, (*control.SPARSE, *control.SPARSE_METRIC))
-    take(walk, (*data.WRITE, *data.READ, *data.SEVERAL, *data.CHANGE, *data.DELETE))
+    take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *data.SEVERAL, *data.CHANGE, *data.DELETE))
     take(walk, (*data.NAMESPACES, data.ask_in_parallel))
     asynchronous_client = pinecone.PineconeAsyncio(api_key=API_KEY, host=URL)
     asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_host))

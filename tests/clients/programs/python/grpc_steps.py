@@ -45,6 +45,7 @@ RECORDS = (
     reach_the_index_in_the_other_way,
     *data.WRITE,
     *data.READ,
+    *data.HYBRID,
     *data.BY_METADATA,
     *data.SEVERAL,
     *data.CHANGE,

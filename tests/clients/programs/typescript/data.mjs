@@ -95,6 +95,21 @@ export async function queryByOtherMetrics({ pc, idiom }) {
   }
 }
 
+export async function queryDenseAndSparseValues({ pc, index, idiom }) {
+  const hybrid = idiom.index(pc, 'dotproduct').namespace('hybrid');
+  await idiom.upsert(hybrid, [
+    { id: 'both', values: [1, 0], sparseValues: { indices: [7, 9], values: [0.5, 2] } },
+    { id: 'sparse', values: [0.5, 0.5], sparseValues: { indices: [9], values: [4] } },
+  ]);
+  const sparseVector = { indices: [7, 9], values: [2, 0.5] };
+  const ask = () => hybrid.query({ vector: [1, 0], sparseVector, topK: 3 });
+  const { matches } = await until(ask, (shown) => shown.matches.length === 2);
+  // The dense product and the sparse one, added as they are.
+  deepStrictEqual(matches.map(({ id, score }) => [id, score]), [['both', 3], ['sparse', 2.5]]);
+  const name = 'PineconeBadRequestError';
+  await refused(() => index.query({ vector: EXACT, sparseVector, topK: 1 }), name, 'sparse values');
+}
+
 export async function listIdsInPages({ index, idiom }) {
   const pages = index.namespace('pages');
   const name = (at) => `id-${String(at).padStart(3, '0')}`;
@@ -197,6 +212,7 @@ export const RECORDS = [
   queryByTheZeroVector,
   queryANamespaceThatWasNeverWritten,
   queryByOtherMetrics,
+  queryDenseAndSparseValues,
   listIdsInPages,
   listIdsByPrefix,
   updateValuesAndMetadata,
