@@ -46,7 +46,6 @@ RECORDS = (
     *data.WRITE,
     *data.READ,
     *data.HYBRID,
-    *data.BY_METADATA,
     *data.SEVERAL,
     *data.CHANGE,
     *data.BY_FILTER,
