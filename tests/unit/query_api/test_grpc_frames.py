@@ -79,7 +79,12 @@ def test_a_compressed_message_is_inflated(encoding: str, packed, size: int) -> N
         (frame(b"x", is_deflated=True), "snappy", Unimplemented, "'snappy' are not understood"),
         (frame(b"no gzip", is_deflated=True), "gzip", InvalidRequest, "not what gzip makes"),
         (frame(gzip.compress(b"x" * 99, mtime=0)[:-9], is_deflated=True), "gzip", InvalidRequest, "cut off"),
-        (frame(gzip.compress(b"x" * 2_000_000, mtime=0), is_deflated=True), "gzip", PayloadTooLarge, "larger than the limit"),
+        (
+            frame(gzip.compress(b"x" * 2_000_000, mtime=0), is_deflated=True),
+            "gzip",
+            PayloadTooLarge,
+            "larger than the limit",
+        ),
     ],
 )
 def test_a_broken_body_is_the_clients_mistake(body: bytes, encoding: str, kind: type[FreshetError], words: str) -> None:
