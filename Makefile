@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up test check docs lock soak soak-shapes bench bench-quick bench-peers proto clean venv
+.PHONY: help up test test-clients check docs lock lock-clients soak soak-shapes bench bench-quick bench-peers proto clean venv
 
 # Extra arguments for the program behind a target: make test ARGS="tests/unit -x", make up ARGS="--port 6080".
 ARGS ?=
@@ -15,7 +15,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv/bin
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is passed on: make test ARGS="tests/unit -x", make up ARGS="--port 6080"'
 
@@ -24,6 +24,9 @@ up: venv ## run freshet on 127.0.0.1:5080 (first time: makes .venv)
 
 test: venv ## run all tests, architecture included
 	$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-clients: venv ## every generation of the official clients, frameworks too, against a live server
+	$(VENV)/python -m pytest -m "not soak" tests/clients $(ARGS)
 
 check: venv ## style, types and import contracts only
 	$(VENV)/ruff check .
@@ -55,6 +58,9 @@ lock: venv ## resolve requirements.lock again (ARGS="--upgrade" for newer versio
 	.build/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' --group dev --group build --extra parquet --extra s3 $(ARGS) \
 	  pyproject.toml -o requirements.lock
+
+lock-clients: venv ## pin the clients of tests/clients again
+	$(VENV)/python -m tests.clients.lock $(ARGS)
 
 clean: ## remove .venv, caches and build leftovers (never data)
 	rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

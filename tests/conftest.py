@@ -1,4 +1,4 @@
-"""What all tests share: the Kafka broker, one for a run, and the loud line where there is none."""
+"""What all tests share: the Kafka broker, one for a run, and the closing lines about what was and was not tested."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.clients.summary import write_client_lines
 from tests.support.broker import Broker, BrokerSource, NoBroker, find_source
 
 _SKIPPED = "no Kafka broker: "
@@ -39,8 +40,9 @@ def private_kafka() -> Iterator[Broker]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """Say in one line, after all others, that the log was not tested on Kafka."""
+    """Say, after all others, which clients took how many steps, and what was not tested at all."""
     yield
+    write_client_lines(terminalreporter)
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     skipped = [reason for reason in reasons if _SKIPPED in reason]
     if skipped:

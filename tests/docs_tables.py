@@ -69,13 +69,18 @@ async def _api() -> tuple[dict[str, dict[str, dict[str, str]]], CollectorRegistr
             return program.rest.rest.openapi()["paths"], parts.registry
 
 
-def routes_table() -> str:
+def routes() -> list[tuple[str, str, str]]:
+    """Return method, path and meaning of every route of the OpenAPI document."""
     paths, _ = asyncio.run(_api())
-    rows = [
-        [f"`{method.upper()}`", f"`{path}`", first_sentence(operation.get("description") or operation.get("summary"))]
+    return [
+        (method.upper(), path, first_sentence(operation.get("description") or operation.get("summary")))
         for path, operations in paths.items()
         for method, operation in operations.items()
     ]
+
+
+def routes_table() -> str:
+    rows = [[f"`{method}`", f"`{path}`", meaning] for method, path, meaning in routes()]
     return table(["method", "path", "what it does"], rows)
 
 

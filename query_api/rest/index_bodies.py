@@ -226,7 +226,8 @@ def _spec(body: CreateIndexBody, vector_type: VectorType) -> dict[str, Any]:
     collection = spec[kind].get("source_collection")
     if collection is not None:
         raise NotFound(f"Resource {str(collection)[:80]} not found: there are no collections here, but backups")
-    return {kind: spec[kind]}
+    # Clients of generation 3 send null for what is left out, and cannot read it back.
+    return {kind: {field: value for field, value in spec[kind].items() if value is not None}}
 
 
 def _spec_of_deployment(deployment: DeploymentBody | None) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def test_both_generations_make_the_same_index(server, http, create, body):
     assert model in http.get(f"{server.url}/indexes").json()["indexes"]
 
 
+def test_what_a_spec_leaves_out_by_null_is_not_given_back(create):
+    """Clients of generation 3 send null for what they leave out, and fail on a null in the answer."""
+    pods = {"environment": "e", "pod_type": "p1.x1", "replicas": None, "shards": None, "metadata_config": None}
+    model = create("pods", dimension=4, spec={"pod": pods}).json()
+    assert model["spec"] == {"pod": {"environment": "e", "pod_type": "p1.x1"}}
+    assert (model["deployment"]["replicas"], model["deployment"]["shards"]) == (1, 1)
+
+
 def test_sparse_indexes_are_hidden_from_clients_that_cannot_read_them(server, http, create):
     """A listing with an index without dimension fails as a whole in clients from before 2025-01."""
     assert create("sparse-new", **NEW_SPARSE).json()["vector_type"] == "sparse"
