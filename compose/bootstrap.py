@@ -58,10 +58,16 @@ class BootstrapError(Exception):
 
 
 def lock_blocks(text: str) -> dict[str, str]:
-    """Split the text of a lock into one block per package: its pinned line and its hashes."""
+    """Split the text of a lock into one block per package: its pinned line and its hashes.
+
+    A package that has another version for some Pythons has both in its block.
+    """
     starts = list(re.finditer(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE))
     ends = [start.start() for start in starts[1:]] + [len(text)]
-    return {start[1]: text[start.start() : end] for start, end in zip(starts, ends, strict=True)}
+    blocks: dict[str, str] = {}
+    for start, end in zip(starts, ends, strict=True):
+        blocks[start[1]] = blocks.get(start[1], "") + text[start.start() : end]
+    return blocks
 
 
 def stamp_of(root: Path) -> str:

@@ -291,7 +291,7 @@ def test_stats_by_filter_are_refused(http, host):
     assert http.post(f"{host}/describe_index_stats", json={"filter": {}}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/vectors", "/vectors/upsert/", "/indexes", "/healthz", "/bulk/imports"])
+@pytest.mark.parametrize("path", ["/nothing", "/vectors", "/vectors/upsert/", "/indexes", "/healthz", "/bulk"])
 def test_an_unknown_route_is_not_found(http, host, path):
     """404 in the data plane's words; the control plane is not on an index's port."""
     assert_refused(http.get(f"{host}{path}"), 404, 5)

@@ -162,7 +162,7 @@ def test_unknown_staleness_lies_within_no_bound_and_no_read_is_strong_without_th
     """A log that is silent: 412 for a bound, however large, 503 for a strong read; others are answered."""
     host = make_index()
     upsert(http, host, space, **{"x-freshet-wait-visible-ms": "9000"})
-    served = next(one for one in server.call(server.app._served.indexes) if host.endswith(f":{one.spec.port}"))
+    served = next(one for one in server.call(server.app.rest._served.indexes) if host.endswith(f":{one.spec.port}"))
     log = served.ends._log
 
     class Silent:

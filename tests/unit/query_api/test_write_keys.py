@@ -84,6 +84,8 @@ def test_a_namespace_that_is_deleted_again_under_its_key_is_no_404(http, host, s
 
     call("POST", "/vectors/upsert", vectors=[record("a")])
     assert delete("k").status_code == 200
+    # From here on every snapshot knows that it is gone.
+    assert http.get(f"{host}/namespaces/{space}", headers=STRONG).status_code == 404
     assert delete("k").status_code == 200
     assert delete(None).status_code == 404
     assert delete("other").status_code == 404
