@@ -1,4 +1,4 @@
-"""The catalog: which indexes live, as a fold of the control log. There is no second database.
+"""The catalog: which indexes and API keys live, as a fold of the control log. There is no second database.
 
 Every process reaches the same catalog by reading; the order of the control log decides every race, on any log. A record
 that cannot be read is skipped loudly and counted: a bad one must not lock everybody out of their indexes.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
+from producer.keys import KeyRing
 from producer.log.protocol import LogBatch, LogRecord, Logs, StoredRecord
 from producer.metrics import ProducerMetrics
 from producer.steps import Step, no_step
@@ -20,7 +21,10 @@ from schemas.catalog_events import (
     CatalogEvent,
     ConfigureIndexEvent,
     CreateIndexEvent,
+    CreateKeyEvent,
     DeleteIndexEvent,
+    RevokeKeyEvent,
+    check_bounds,
     check_recall_target,
     check_spec,
     check_write_wait,
@@ -40,6 +44,7 @@ from schemas.errors import (
     UnsupportedFormat,
 )
 from schemas.indexes import IndexSpec
+from schemas.keys import ApiKey
 
 __all__ = ["Catalog", "CatalogFold", "CatalogOptions"]
 
@@ -65,10 +70,13 @@ class CatalogFold:
         self.indexes: dict[str, IndexSpec] = {}
         self.by_port: dict[int, IndexSpec] = {}
         self.removed: list[IndexSpec] = []
+        self.keys = KeyRing()
         self._ports_used: set[int] = set()
 
-    def apply(self, event: CatalogEvent) -> IndexSpec | FreshetError:
-        """Apply `event`; return the index that it made, changed or removed, or the error that its author gets."""
+    def apply(self, event: CatalogEvent) -> IndexSpec | ApiKey | FreshetError:
+        """Apply `event`; return what it made, changed or removed, or the error that its author gets."""
+        if isinstance(event, CreateKeyEvent | RevokeKeyEvent):
+            return self.keys.apply(event)
         if isinstance(event, ConfigureIndexEvent):
             return self._configure(event)
         if isinstance(event, DeleteIndexEvent):
@@ -103,7 +111,9 @@ class CatalogFold:
             self.by_port[changed.port] = changed
         return changed
 
-    def apply_record(self, record: StoredRecord, metrics: ProducerMetrics | None) -> IndexSpec | FreshetError | None:
+    def apply_record(
+        self, record: StoredRecord, metrics: ProducerMetrics | None
+    ) -> IndexSpec | ApiKey | FreshetError | None:
         """Apply a record of the control log as `apply` does; None where it can't be read, which is counted."""
         try:
             return self.apply(decode_catalog(record.value, dict(record.headers)))
@@ -161,13 +171,18 @@ class Catalog:
         self._version = 0
         self._moved = asyncio.Event()
         self._waiting = 0
-        self._outcomes: dict[int, IndexSpec | FreshetError] = {}
+        self._outcomes: dict[int, IndexSpec | ApiKey | FreshetError] = {}
         self._follower: asyncio.Task[None] | None = None
 
     @property
     def version(self) -> int:
         """Rises with every change that is visible here; compares only within one process."""
         return self._version
+
+    @property
+    def keys(self) -> Mapping[str, ApiKey]:
+        """The living API keys by id."""
+        return self._fold.keys.living
 
     async def start(self) -> None:
         """Fold to the control log's current end, then follow it in a task. Raises `LogUnavailable`."""
@@ -241,7 +256,7 @@ class Catalog:
         await self.refresh()
         if spec.name in self._fold.indexes:
             raise already_exists(spec.name)
-        return await self._decide(spec.name, CreateIndexEvent(spec, tuple(ports)))
+        return _index(await self.decide(spec.name, CreateIndexEvent(spec, tuple(ports))))
 
     async def delete(self, name: str) -> None:
         """Remove the living index of that name; its log and snapshots are others' to remove.
@@ -252,7 +267,7 @@ class Catalog:
         await self.refresh()
         if is_protected(self.get(name)):
             raise protected(name)
-        await self._decide(name, DeleteIndexEvent(name))
+        await self.decide(name, DeleteIndexEvent(name))
 
     async def configure(self, event: ConfigureIndexEvent) -> IndexSpec:
         """Change a living index; return it as it is then, changes of others that came before included.
@@ -262,13 +277,14 @@ class Catalog:
         if event.recall_target is not None:
             check_recall_target(event.recall_target)
         check_write_wait(event.write_wait_ms)
+        check_bounds(event.max_records, event.max_bytes)
         await self.refresh()
         # What can be known to fail is not appended.
         configured(self.get(event.name), event)
-        return await self._decide(event.name, event)
+        return _index(await self.decide(event.name, event))
 
-    async def _decide(self, name: str, event: CatalogEvent) -> IndexSpec:
-        """Append `event`, let the fold pass it, return or raise what it came to."""
+    async def decide(self, name: str, event: CatalogEvent) -> IndexSpec | ApiKey:
+        """Append `event` under the key `name`, let the fold pass it, return or raise what it came to."""
         record = LogRecord(name.encode(), encode_catalog(event))
         self._waiting += 1
         try:
@@ -314,7 +330,7 @@ class Catalog:
         is_changed = False
         for record in batch.records:
             outcome = self._fold.apply_record(record, self._metrics)
-            is_changed |= isinstance(outcome, IndexSpec)
+            is_changed |= isinstance(outcome, IndexSpec | ApiKey)
             if self._waiting and outcome is not None:
                 self._outcomes[record.offset] = outcome
         if batch.next_offset > self._next_offset:
@@ -325,6 +341,11 @@ class Catalog:
         self._version += is_changed
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+def _index(outcome: IndexSpec | ApiKey) -> IndexSpec:
+    assert isinstance(outcome, IndexSpec), "an event of an index leads to an index"
+    return outcome
 
 
 async def _read(logs: Logs, options: CatalogOptions, offset: int) -> LogBatch:

@@ -125,7 +125,7 @@ class DeleteIndex(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ConfigureIndex(_message.Message):
-    __slots__ = ("name", "recall_target", "deletion_protection", "tags", "write_wait_ms")
+    __slots__ = ("name", "recall_target", "deletion_protection", "tags", "write_wait_ms", "max_records", "max_bytes")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,19 +138,57 @@ class ConfigureIndex(_message.Message):
     DELETION_PROTECTION_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     WRITE_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     recall_target: float
     deletion_protection: str
     tags: _containers.ScalarMap[str, str]
     write_wait_ms: int
-    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., write_wait_ms: _Optional[int] = ...) -> None: ...
+    max_records: int
+    max_bytes: int
+    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., write_wait_ms: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class ApiKey(_message.Message):
+    __slots__ = ("id", "digest", "role", "indexes", "namespaces", "label", "created_ms")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    digest: bytes
+    role: str
+    indexes: _containers.RepeatedScalarFieldContainer[str]
+    namespaces: _containers.RepeatedScalarFieldContainer[str]
+    label: str
+    created_ms: int
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[bytes] = ..., role: _Optional[str] = ..., indexes: _Optional[_Iterable[str]] = ..., namespaces: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ..., created_ms: _Optional[int] = ...) -> None: ...
+
+class CreateKey(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: ApiKey
+    def __init__(self, key: _Optional[_Union[ApiKey, _Mapping]] = ...) -> None: ...
+
+class RevokeKey(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CatalogEvent(_message.Message):
-    __slots__ = ("create_index", "delete_index", "configure_index")
+    __slots__ = ("create_index", "delete_index", "configure_index", "create_key", "revoke_key")
     CREATE_INDEX_FIELD_NUMBER: _ClassVar[int]
     DELETE_INDEX_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CREATE_KEY_FIELD_NUMBER: _ClassVar[int]
+    REVOKE_KEY_FIELD_NUMBER: _ClassVar[int]
     create_index: CreateIndex
     delete_index: DeleteIndex
     configure_index: ConfigureIndex
-    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ...) -> None: ...
+    create_key: CreateKey
+    revoke_key: RevokeKey
+    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ..., create_key: _Optional[_Union[CreateKey, _Mapping]] = ..., revoke_key: _Optional[_Union[RevokeKey, _Mapping]] = ...) -> None: ...

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog
+from schemas.catalog_events import (
+    ConfigureIndexEvent,
+    CreateIndexEvent,
+    CreateKeyEvent,
+    DeleteIndexEvent,
+    RevokeKeyEvent,
+    encode_catalog,
+)
 from schemas.events import encode
 from schemas.indexes import IndexSpec, Metric, VectorType
+from schemas.keys import ApiKey, Role
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, DeleteWhere, Update, UpdateWhere, Upsert
 from schemas.partitions import partition_of
 from schemas.records import dense_bytes, make_sparse
@@ -97,6 +105,20 @@ CATALOG_EVENTS = {
     "delete_index": DeleteIndexEvent("movies"),
     "configure_index": ConfigureIndexEvent("movies", 0.9, "disabled", {"team": "", "stage": "live"}),
     "configure_index_tags": ConfigureIndexEvent("movies", tags={"team": "ads"}),
+    "configure_index_bounds": ConfigureIndexEvent("movies", max_records=1_000_000, max_bytes=0),
+    "create_key": CreateKeyEvent(
+        ApiKey(
+            "0123456789ab",
+            bytes(range(32)),
+            Role.WRITE,
+            ("movies",),
+            ("__default__", "a"),
+            "naïve job",
+            1_700_000_000_000,
+        )
+    ),
+    "create_key_admin": CreateKeyEvent(ApiKey("ba9876543210", bytes(range(32, 64)), Role.ADMIN)),
+    "revoke_key": RevokeKeyEvent("0123456789ab"),
 }
 
 NAMESPACES = ["", "__default__", "a", "ab", "abc", "abcd", "tenant-42", "x" * 511, "x" * 512, "\x01", "\x7f", "a b"]
