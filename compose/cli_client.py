@@ -23,6 +23,10 @@ __all__ = ["register"]
 RecallTarget = Annotated[
     float | None, typer.Option("--recall-target", help="Share of the nearest records to find, 0.5 to 0.999.")
 ]
+MaxRecords = Annotated[
+    int | None, typer.Option("--max-records", help="Records from which on upserts are refused; 0 for no bound.")
+]
+MaxBytes = Annotated[int | None, typer.Option("--max-bytes", help="Bytes of the snapshots, likewise.")]
 
 indexes = typer.Typer(
     name="indexes",
@@ -221,12 +225,15 @@ def create_index(
     dimension: Annotated[int, typer.Option("--dimension", "-d", help="Numbers in a vector.")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="cosine, dotproduct or euclidean.")] = "cosine",
     recall_target: RecallTarget = None,
+    max_records: MaxRecords = None,
+    max_bytes: MaxBytes = None,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """Make an index."""
     spec = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
     body = {"name": name, "dimension": dimension, "metric": metric, "spec": spec, "recall_target": recall_target}
+    body |= {"max_records": max_records, "max_bytes": max_bytes}
     with open_client(url) as client:
         made = client.call("POST", "/indexes", body)
     print(json.dumps(made) if as_json else f"{name}: {dimension} dimensions, {metric}, at {made.get('host')}")
@@ -262,6 +269,8 @@ def configure_index(
     name: str,
     *,
     recall_target: RecallTarget = None,
+    max_records: MaxRecords = None,
+    max_bytes: MaxBytes = None,
     protect: Annotated[bool | None, typer.Option("--protect/--no-protect", help="Refuse to delete it.")] = None,
     tags: Annotated[
         list[str] | None,
@@ -276,12 +285,12 @@ def configure_index(
         if not equals:
             raise ConfigError(f"--tag takes KEY=VALUE, not {key!r}.")
     body: dict[str, Any] = {"tags": {key: value for key, _, value in pairs}} if pairs else {}
-    if recall_target is not None:
-        body["recall_target"] = recall_target
+    numbers = {"recall_target": recall_target, "max_records": max_records, "max_bytes": max_bytes}
+    body |= {name: value for name, value in numbers.items() if value is not None}
     if protect is not None:
         body["deletion_protection"] = "enabled" if protect else "disabled"
     if not body:
-        raise ConfigError("Say what to change: --recall-target, --protect, --no-protect or --tag.")
+        raise ConfigError("Say what to change: --recall-target, --max-records, --max-bytes, --[no-]protect or --tag.")
     with open_client(url) as client:
         made = client.call("PATCH", f"/indexes/{name}", body)
     if as_json:

@@ -43,8 +43,9 @@ class Target:
 def open_client(url: str) -> Client:
     """Return a client of the server at `url`, or of the one that the settings name."""
     from compose.client import Client
+    from compose.config import api_key
 
-    return Client(url or default_url())
+    return Client(url or default_url(), api_key())
 
 
 def default_url() -> str:

@@ -15,20 +15,26 @@ from producer.log.protocol import Log
 from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
+from query_api.access import Access
 from query_api.ends import EndsOptions
 from query_api.follower import FollowerOptions
 from query_api.freshness import Freshness
+from query_api.fullness import BoundOptions, Fullness
+from query_api.gates import Gates
 from query_api.metrics import ApiMetrics
 from query_api.reads import ReadOptions, Reads
 from query_api.rest.addressing import Addressing
 from query_api.rest.hot import HotRoutes
 from query_api.rest.indexes import ControlPlane, indexes_router
+from query_api.rest.keys import keys_router
 from query_api.rest.namespaces import namespaces_router
 from query_api.rest.openapi import add_document
 from query_api.rest.ops import ops_router
-from query_api.rest.program import Lifetime, Program, ProgramOptions, add_error_handlers
+from query_api.rest.program import Entrance, Lifetime, Program, ProgramOptions, add_error_handlers
+from query_api.rest.rights import Rights
 from query_api.rest.vectors import vectors_router
 from query_api.served import Served, ServingParts
+from query_api.shedding import InFlight, RateOptions, Rates
 from query_api.writes import WriteOptions, Writes
 from schemas.indexes import IndexSpec
 from schemas.limits import BODY_BYTES_MAX
@@ -42,7 +48,8 @@ class ApiOptions:
 
     `index_ports` are the ports that this server has bound for indexes, best first; `host_template` is what
     `describe_index` returns (`{port}`, `{name}`, `{control_port}`), `portless_host_template` for an index without port.
-    Searches and small file reads run on threads of their own.
+    Searches and small file reads run on threads of their own. While there is no API key, everybody may do everything
+    where `is_open_without_keys`, nobody anything else.
     """
 
     control_port: int = 5080
@@ -50,12 +57,17 @@ class ApiOptions:
     host_template: str = "http://localhost:{port}"
     portless_host_template: str = "http://localhost:{control_port}/i/{name}"
     partitions: int = 4
+    is_open_without_keys: bool = True
+    # Per process; 0 = no bound.
+    requests_in_flight_max: int = 0
     body_bytes_max: int = BODY_BYTES_MAX
     search_threads: int = 2
     follower_threads: int = 2
     reads: ReadOptions = field(default_factory=ReadOptions)
     writes: WriteOptions = field(default_factory=WriteOptions)
     freshness: Freshness = field(default_factory=Freshness)
+    rates: RateOptions = field(default_factory=RateOptions)
+    bounds: BoundOptions = field(default_factory=BoundOptions)
     follower: FollowerOptions = field(default_factory=FollowerOptions)
     ends: EndsOptions = field(default_factory=EndsOptions)
 
@@ -90,13 +102,17 @@ def create_app(deps: ApiDeps) -> Program:
     search_threads = ThreadPoolExecutor(options.search_threads, "search")
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
-    reads = _reads(options, search_threads)
+    gates = Gates(Rates(options.rates))
+    fullness = Fullness(options.bounds)
+    reads = _reads(options, search_threads, gates)
     writes = Writes(
         deps.publisher,
         clock_ms=deps.clock_ms,
         metrics=metrics,
         options=options.writes,
         freshness=options.freshness,
+        gates=gates,
+        fullness=fullness,
         step=deps.step,
     )
     hot = HotRoutes(reads, writes)
@@ -123,9 +139,10 @@ def create_app(deps: ApiDeps) -> Program:
     )
     add_error_handlers(rest)
     for router in (
-        vectors_router(reads, writes, hot),
+        vectors_router(reads, writes, hot, fullness),
         namespaces_router(reads, writes),
         indexes_router(control),
+        keys_router(deps.catalog, deps.clock_ms),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
     ):
         rest.include_router(router)
@@ -134,7 +151,11 @@ def create_app(deps: ApiDeps) -> Program:
         rest,
         hot,
         served=served,
-        addressing=Addressing(deps.catalog, control_port=options.control_port),
+        entrance=Entrance(
+            Addressing(deps.catalog, control_port=options.control_port),
+            Rights(Access(deps.catalog, is_open_without_keys=options.is_open_without_keys)),
+            InFlight(options.requests_in_flight_max),
+        ),
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
         lifetime=Lifetime(served.start, close),
@@ -147,11 +168,12 @@ def host_of(spec: IndexSpec, options: ApiOptions) -> str:
     return template.format(port=spec.port, name=spec.name, control_port=options.control_port)
 
 
-def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:
+def _reads(options: ApiOptions, threads: ThreadPoolExecutor, gates: Gates) -> Reads:
     return Reads(
         threads=threads,
         options=options.reads,
         freshness=options.freshness,
+        gates=gates,
         native_threads=options.search_threads,
     )
 

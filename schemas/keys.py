@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 
 from schemas.errors import InvalidRequest, NotFound
@@ -15,12 +16,24 @@ from schemas.limits import KEY_LABEL_LENGTH_MAX, KEY_SCOPE_NAMES_MAX
 from schemas.partitions import canonical_namespace
 from schemas.records import check_namespace
 
-__all__ = ["DIGEST_BYTES", "KEY_PREFIX", "ApiKey", "Role", "check_key", "check_key_id", "key_not_found", "parse_role"]
+__all__ = [
+    "DIGEST_BYTES",
+    "KEY_PREFIX",
+    "ApiKey",
+    "Role",
+    "check_key",
+    "check_key_id",
+    "described_key",
+    "key_not_found",
+    "parse_role",
+]
 
 KEY_PREFIX = "fsk_"
 # SHA-256.
 DIGEST_BYTES = 32
 _ID = re.compile(r"[0-9a-f]{12}")
+# The end of the year 9999.
+_CREATED_MS_MAX = 253_402_300_799_999
 
 
 class Role(IntEnum):
@@ -89,6 +102,8 @@ def check_key(key: ApiKey) -> None:
             raise InvalidRequest("A key is scoped to the default namespace by its name, __default__")
     if key.role is Role.ADMIN and key.namespaces:
         raise InvalidRequest("A key with the role admin cannot be scoped to namespaces: it changes whole indexes")
+    if not 0 <= key.created_ms <= _CREATED_MS_MAX:
+        raise InvalidRequest(f"A key cannot have been made at {key.created_ms} ms")
     if len(key.label) > KEY_LABEL_LENGTH_MAX or not key.label.isprintable():
         raise InvalidRequest(
             f"The label of a key is up to {KEY_LABEL_LENGTH_MAX} printable characters", limit=KEY_LABEL_LENGTH_MAX
@@ -98,3 +113,16 @@ def check_key(key: ApiKey) -> None:
 def key_not_found(key_id: str) -> NotFound:
     """Return the error for a key that does not live."""
     return NotFound(f"There is no key {key_id}", id=key_id)
+
+
+def described_key(key: ApiKey) -> dict[str, object]:
+    """Return what may be shown of a key, as JSON values."""
+    made = datetime.fromtimestamp(key.created_ms / 1000, UTC)
+    return {
+        "id": key.id,
+        "role": key.role.word,
+        "indexes": list(key.indexes),
+        "namespaces": list(key.namespaces),
+        "label": key.label,
+        "created_at": made.isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }

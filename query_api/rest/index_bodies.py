@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from query_api.rest.models import ConfigureIndexBody, CreateIndexBody, DeploymentBody, parsed
-from schemas.catalog_events import ConfigureIndexEvent, check_spec
+from schemas.catalog_events import ConfigureIndexEvent, check_bounds, check_spec
 from schemas.errors import InvalidRequest, UnprocessableBody
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.limits import TAG_KEY_BYTES_MAX, TAG_VALUE_BYTES_MAX, TAGS_MAX
@@ -41,6 +41,9 @@ def spec_of_create(document: dict[str, object], *, partitions: int) -> IndexSpec
         "tags": _tags(body.tags),
         "deletion_protection": body.deletion_protection or "disabled",
     }
+    check_bounds(body.max_records, body.max_bytes)
+    bounds = {"max_records": body.max_records, "max_bytes": body.max_bytes}
+    settings |= {name: bound for name, bound in bounds.items() if bound is not None}
     if body.index_schema is not None or body.deployment is not None:
         dimension, metric, vector_type = _from_schema(body)
         settings["spec"] = _spec_of_deployment(body.deployment)
@@ -88,6 +91,8 @@ def describe_index(spec: IndexSpec, *, host: str, is_ready: bool) -> dict[str, o
         "read_capacity": _READ_CAPACITY,
         "recall_target": spec.recall_target,
         "write_wait_ms": spec.write_wait_ms,
+        "max_records": settings.get("max_records"),
+        "max_bytes": settings.get("max_bytes"),
     }
     if not is_sparse:
         described["dimension"] = spec.dimension
@@ -117,7 +122,9 @@ def event_of_configure(spec: IndexSpec, document: dict[str, object], *, is_stric
         raise InvalidRequest("Read capacity can only be OnDemand: an index here has what its machine has")
     _check_tags(body.tags or {})
     changes = (body.recall_target, body.deletion_protection)
-    return ConfigureIndexEvent(spec.name, *changes, body.tags or {}, body.write_wait_ms)
+    check_bounds(body.max_records, body.max_bytes)
+    bounds = (body.max_records, body.max_bytes)
+    return ConfigureIndexEvent(spec.name, *changes, body.tags or {}, body.write_wait_ms, *bounds)
 
 
 def _is_part(wanted: object, kept: object) -> bool:
