@@ -102,8 +102,7 @@ def create_app(deps: ApiDeps) -> Program:
     search_threads = ThreadPoolExecutor(options.search_threads, "search")
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
-    gates = Gates(Rates(options.rates))
-    fullness = Fullness(options.bounds)
+    gates = Gates(Rates(options.rates), Fullness(options.bounds))
     reads = _reads(options, search_threads, gates)
     writes = Writes(
         deps.publisher,
@@ -112,7 +111,6 @@ def create_app(deps: ApiDeps) -> Program:
         options=options.writes,
         freshness=options.freshness,
         gates=gates,
-        fullness=fullness,
         step=deps.step,
     )
     hot = HotRoutes(reads, writes)
@@ -139,7 +137,7 @@ def create_app(deps: ApiDeps) -> Program:
     )
     add_error_handlers(rest)
     for router in (
-        vectors_router(reads, writes, hot, fullness),
+        vectors_router(reads, writes, hot, gates.fullness),
         namespaces_router(reads, writes),
         indexes_router(control),
         keys_router(deps.catalog, deps.clock_ms),
@@ -151,14 +149,18 @@ def create_app(deps: ApiDeps) -> Program:
         rest,
         hot,
         served=served,
-        entrance=Entrance(
-            Addressing(deps.catalog, control_port=options.control_port),
-            Rights(Access(deps.catalog, is_open_without_keys=options.is_open_without_keys)),
-            InFlight(options.requests_in_flight_max),
-        ),
+        entrance=_entrance(deps.catalog, options),
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
         lifetime=Lifetime(served.start, close),
+    )
+
+
+def _entrance(catalog: Catalog, options: ApiOptions) -> Entrance:
+    return Entrance(
+        Addressing(catalog, control_port=options.control_port),
+        Rights(Access(catalog, is_open_without_keys=options.is_open_without_keys)),
+        InFlight(options.requests_in_flight_max),
     )
 
 

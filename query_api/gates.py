@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from query_api.access import granted
+from query_api.fullness import Fullness
 from query_api.shedding import Operation, Rates
 from schemas.partitions import canonical_namespace
 from schemas.records import check_namespace
@@ -11,10 +12,11 @@ __all__ = ["Gates"]
 
 
 class Gates:
-    """Whether the request's key reaches the namespace, then whether there is a token left for it."""
+    """Whether the request's key reaches the namespace, whether there is a token left, whether the index has room."""
 
-    def __init__(self, rates: Rates) -> None:
+    def __init__(self, rates: Rates, fullness: Fullness) -> None:
         self._rates = rates
+        self.fullness = fullness
 
     def enter(self, operation: Operation, index: str, namespace: str) -> None:
         """Let a request for one namespace pass. Raises `InvalidRequest`, `Forbidden`, `TooManyRequests`."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from producer.publisher import PublishedBatch, Publisher
 from producer.steps import Step, no_step
 from query_api.freshness import Freshness, decide_existence, reach
-from query_api.fullness import Fullness
 from query_api.gates import Gates
 from query_api.metrics import ApiMetrics
 from query_api.served import ServedIndex
@@ -95,7 +94,6 @@ class Writes:
         options: WriteOptions,
         freshness: Freshness,
         gates: Gates,
-        fullness: Fullness,
         step: Step = no_step,
     ) -> None:
         self._publisher = publisher
@@ -104,7 +102,6 @@ class Writes:
         self._options = options
         self._freshness = freshness
         self._gates = gates
-        self._fullness = fullness
         self._step = step
         self._under_way: set[asyncio.Task[PublishedBatch]] = set()
 
@@ -122,7 +119,7 @@ class Writes:
         self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
     ) -> Written:
         if _operation(events) is Operation.UPSERT:
-            await self._fullness.check(index)
+            await self._gates.fullness.check(index)
         batch, lineage = await self._publish(index, namespace, events, context)
         return await self._written(index, batch, lineage, context)
 
@@ -213,7 +210,7 @@ class Writes:
         index.ends.appended(
             batch.partition, begin_offset=batch.begin_offset, next_offset=batch.next_offset, time_ms=began_ms
         )
-        self._fullness.appended(index, batch.partition, batch.next_offset, events)
+        self._gates.fullness.appended(index, batch.partition, batch.next_offset, events)
         self._metrics.events.inc(len(events))
         index.check_append(batch.partition, begin_offset=batch.begin_offset, applied=applied)
         self._step("api.after_append")
