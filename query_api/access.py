@@ -112,12 +112,13 @@ class Access:
         self._catalog = catalog
         self._is_open_without_keys = is_open_without_keys
         self._looking = asyncio.Lock()
+        self._grants: dict[str, tuple[ApiKey, Grant]] = {}
 
     def known(self, key: bytes | None) -> Grant | None:
         """Return what `key` grants as far as this process has read the catalog; None where that is nothing.
 
-        Nothing is remembered between requests: a digest and a look-up take about two microseconds, and what is not
-        remembered need not be forgotten.
+        No key is remembered between requests: a digest and a look-up cost little, and what is not remembered need not
+        be forgotten.
         """
         keys = self._catalog.keys
         if not keys and self._is_open_without_keys:
@@ -130,7 +131,7 @@ class Access:
         kept = keys.get(key_id)
         # Compared also where there is no such key, and in constant time: how long it takes tells nothing.
         is_same = hmac.compare_digest(digest_of(key), _NO_DIGEST if kept is None else kept.digest)
-        return _grant_of(kept) if kept is not None and is_same else None
+        return self._grant_of(kept) if kept is not None and is_same else None
 
     async def grant(self, key: bytes | None) -> Grant:
         """Return what `key` grants. Raises `Unauthenticated` where it is missing or opens nothing.
@@ -155,6 +156,10 @@ class Access:
                 return grant
         raise Unauthenticated("Wrong API key: it is unknown, or was revoked.")
 
-
-def _grant_of(key: ApiKey) -> Grant:
-    return Grant(key.role, frozenset(key.indexes), frozenset(key.namespaces), key.id)
+    def _grant_of(self, key: ApiKey) -> Grant:
+        found = self._grants.get(key.id)
+        # A catalog that was folded again has other objects, and perhaps another key of that id.
+        if found is None or found[0] is not key:
+            found = (key, Grant(key.role, frozenset(key.indexes), frozenset(key.namespaces), key.id))
+            self._grants[key.id] = found
+        return found[1]
