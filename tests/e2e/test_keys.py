@@ -173,7 +173,8 @@ def test_client_that_is_shed_comes_through_by_its_own_back_off(tmp_path):
                     index.upsert(vectors=[(f"r{number}", [1.0, 2.0, 3.0, 4.0])])
                 wait_until(lambda: index.describe_index_stats().total_vector_count == 12)
         text = httpx2.get(f"{server.url}/metrics").text
-    answered = {status: float(count) for status, count in re.findall(r'upsert",status="(\d+)"} (\S+)', text)}
+    counted = re.findall(r'requests_total{operation="upsert",status="(\d+)"} (\S+)', text)
+    answered = {status: float(count) for status, count in counted}
     assert answered["200"] == 12
     assert answered["429"] > 0
 

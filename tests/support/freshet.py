@@ -69,11 +69,12 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
 
 @dataclass
 class Freshet:
-    """A server on `folder`; `settings` are environment variables. Starting again uses the same ports."""
+    """A server on `folder`; `settings` are environment variables, `call` sends `key`. Starting again keeps the ports."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    key: str = ""
 
     def __post_init__(self) -> None:
         port, index_port, indexer_port, *rest = free_ports(5)
@@ -153,7 +154,7 @@ class Freshet:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Call the control plane, or an index by its path."""
-        with Client(self.url) as client:
+        with Client(self.url, self.key) as client:
             return client.call(method, path, body)
 
     def is_ready(self) -> bool:
