@@ -81,11 +81,11 @@ def test_commands_work_with_the_key_of_the_environment_or_of_a_file(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(record) + "\n" for record in records(300)))
     commands = [
-        ("indexes", "create", "demo", "--dimension", "4", "--max-records", "1000"),
+        ("indexes", "create", "demo", "--dimension", "4", "--bound", "records=1000"),
         ("load", str(rows), "--index", "demo"),
         ("query", "--index", "demo", "--id", "r1"),
         ("stats", "--index", "demo"),
-        ("indexes", "configure", "demo", "--max-records", "2000"),
+        ("indexes", "configure", "demo", "--bound", "records=2000"),
         ("dead-letters", "list", "--index", "demo"),
     ]
     with server:

@@ -69,7 +69,7 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
 
 @dataclass
 class Freshet:
-    """A server on `folder`; `settings` are environment variables, `call` sends `key`. Starting again keeps the ports."""
+    """A server on `folder`; `settings` are environment variables, `call` sends `key`. A restart keeps the ports."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
