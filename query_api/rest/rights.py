@@ -22,10 +22,10 @@ _FOR_SCOPED = frozenset({"docs", "healthz", "openapi.json", "readyz"})
 
 
 class Rights:
-    """Asks `Access` in the words of REST."""
+    """Asks `access` in the words of REST."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        self.access = access
 
     async def authenticate(self, scope: Scope, headers: dict[bytes, bytes], address: Address) -> Grant:
         """Return what the request's key grants, and leave it for those who ask later.
@@ -33,12 +33,12 @@ class Rights:
         Raises `Unauthenticated`, before anything tells whether an index exists.
         """
         key = key_of_headers(headers)
-        grant = self._access.known(key)
+        grant = self.access.known(key)
         if grant is None:
             if is_health(address) or _is_own_metrics(scope, address):
                 grant = NOTHING
             else:
-                grant = await self._access.grant(key)
+                grant = await self.access.grant(key)
         # Always: a pipelined request may run in what the one before it has left behind.
         leave(grant)
         return grant
