@@ -126,14 +126,6 @@ class Settings(LimitSettings):
     partitions: int | None = _obeyed_by(
         "query_api.app:ApiOptions.partitions", "Partitions of the log of a new index.", ge=1, le=1_024
     )
-    body_bytes_max: int | None = _obeyed_by(
-        "query_api.app:ApiOptions.body_bytes_max", "Largest body of a request.", ge=1_024
-    )
-    tail_rows_max: int | None = _obeyed_by(
-        "query_api.writes:WriteOptions.tail_rows_max",
-        "Rows of a namespace in no graph above which writes get a 429.",
-        ge=1,
-    )
     write_wait_ms: int | None = _obeyed_by(
         "query_api.writes:WriteOptions.write_wait_ms",
         "How long a write is held until it is visible, in milliseconds, where neither its index nor its header says.",

@@ -19,8 +19,16 @@ def obeyed_by(target: str, description: str, **bounds: float) -> Any:
 
 
 class LimitSettings(BaseSettings):
-    """Rates, requests and connections at a time, and bounds of indexes."""
+    """Rates, sizes, requests and connections at a time, and bounds of indexes."""
 
+    body_bytes_max: int | None = obeyed_by(
+        "query_api.app:ApiOptions.body_bytes_max", "Largest body of a request.", ge=1_024
+    )
+    tail_rows_max: int | None = obeyed_by(
+        "query_api.writes:WriteOptions.tail_rows_max",
+        "Rows of a namespace in no graph above which writes get a 429.",
+        ge=1,
+    )
     requests_in_flight_max: int | None = obeyed_by(
         "query_api.app:ApiOptions.requests_in_flight_max",
         "Requests that an API process works on at a time; above that they get a 429. 0 for no bound.",
