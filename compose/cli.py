@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compose import cli_backups, cli_client, cli_dead_letters, cli_doctor, cli_imports, cli_load
+from compose import cli_backups, cli_client, cli_dead_letters, cli_doctor, cli_imports, cli_keys, cli_load
 from schemas.errors import ConfigError, FreshetError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ cli_imports.register(app)
 cli_dead_letters.register(app)
 cli_doctor.register(app)
 cli_backups.register(app)
+cli_keys.register(app)
 
 _EXIT_CONFIG = 78
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]

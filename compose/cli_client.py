@@ -23,6 +23,12 @@ __all__ = ["register"]
 RecallTarget = Annotated[
     float | None, typer.Option("--recall-target", help="Share of the nearest records to find, 0.5 to 0.999.")
 ]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bound", help="records=N or bytes=N, from which on upserts are refused; 0 for no bound.", metavar="NAME=N"
+    ),
+]
 
 indexes = typer.Typer(
     name="indexes",
@@ -214,6 +220,17 @@ def query(
     Console().print(table)
 
 
+def _bounds(given: list[str] | None) -> dict[str, int]:
+    """Return the bounds of an index in the words of the wire. Raises `ConfigError`."""
+    found = {}
+    for each in given or []:
+        name, _, bound = each.partition("=")
+        if name not in ("records", "bytes") or not bound.isdecimal():
+            raise ConfigError(f"--bound takes records=N or bytes=N, not {each!r}.")
+        found[f"max_{name}"] = int(bound)
+    return found
+
+
 @indexes.command("create")
 def create_index(
     name: Annotated[str, typer.Argument(help="1 to 45 of a-z, 0-9 and -.")],
@@ -221,12 +238,14 @@ def create_index(
     dimension: Annotated[int, typer.Option("--dimension", "-d", help="Numbers in a vector.")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="cosine, dotproduct or euclidean.")] = "cosine",
     recall_target: RecallTarget = None,
+    bounds: Bounds = None,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """Make an index."""
     spec = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
     body = {"name": name, "dimension": dimension, "metric": metric, "spec": spec, "recall_target": recall_target}
+    body |= _bounds(bounds)
     with open_client(url) as client:
         made = client.call("POST", "/indexes", body)
     print(json.dumps(made) if as_json else f"{name}: {dimension} dimensions, {metric}, at {made.get('host')}")
@@ -262,6 +281,7 @@ def configure_index(
     name: str,
     *,
     recall_target: RecallTarget = None,
+    bounds: Bounds = None,
     protect: Annotated[bool | None, typer.Option("--protect/--no-protect", help="Refuse to delete it.")] = None,
     tags: Annotated[
         list[str] | None,
@@ -278,10 +298,11 @@ def configure_index(
     body: dict[str, Any] = {"tags": {key: value for key, _, value in pairs}} if pairs else {}
     if recall_target is not None:
         body["recall_target"] = recall_target
+    body |= _bounds(bounds)
     if protect is not None:
         body["deletion_protection"] = "enabled" if protect else "disabled"
     if not body:
-        raise ConfigError("Say what to change: --recall-target, --protect, --no-protect or --tag.")
+        raise ConfigError("Say what to change: --recall-target, --bound, --protect, --no-protect or --tag.")
     with open_client(url) as client:
         made = client.call("PATCH", f"/indexes/{name}", body)
     if as_json:

@@ -35,6 +35,7 @@ def load(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from compose.config import api_key
     from compose.load import Loader, LoadOptions
     from compose.load_files import open_rows
 
@@ -54,7 +55,7 @@ def load(
         speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
         bar.update(task, advance=rows, rate=f"{speed:,.0f}" if speed else "-")
 
-    options = LoadOptions(writers=writers, batch_rows=batch, trust=default_trust(target.url))
+    options = LoadOptions(writers=writers, batch_rows=batch, trust=default_trust(target.url), key=api_key())
     loader = Loader(
         source,
         url=target.url or default_url(),

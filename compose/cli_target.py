@@ -45,8 +45,9 @@ class Target:
 def open_client(url: str) -> Client:
     """Return a client of the server at `url`, or of the one that the settings name."""
     from compose.client import Client
+    from compose.config import api_key
 
-    return Client(url or default_url(), default_trust(url))
+    return Client(url or default_url(), default_trust(url), key=api_key())
 
 
 def default_trust(url: str) -> ssl.SSLContext | None:

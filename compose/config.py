@@ -29,15 +29,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from compose.limit_settings import LimitSettings
+from compose.limit_settings import obeyed_by as _obeyed_by
 from compose.places import parse_places
 from compose.spelling import parse_ports
 from schemas.errors import ConfigError
 
-__all__ = ["Loaded", "Settings", "limit_native_threads", "load_settings", "temporary_folder"]
+__all__ = ["Loaded", "Settings", "api_key", "limit_native_threads", "load_settings", "temporary_folder"]
 
 PREFIX = "FRESHET_"
-# Variables with our prefix that are no settings: where the file is, and what the test suite asks for.
-NOT_SETTINGS = frozenset({"FRESHET_CONFIG", "FRESHET_REQUIRE_KAFKA"})
+# Variables with our prefix that are no settings: the key of the commands, where the file is, what the tests ask for.
+NOT_SETTINGS = frozenset({"FRESHET_API_KEY", "FRESHET_API_KEY_FILE", "FRESHET_CONFIG", "FRESHET_REQUIRE_KAFKA"})
 DEFAULT_FILE = Path("freshet.toml")
 _CRASH_AT = re.compile(r"[a-z_.]+(:[1-9]\d{0,8})?")
 
@@ -56,20 +58,17 @@ def limit_native_threads() -> None:
 _PathOrNone = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
-def _obeyed_by(target: str, description: str, **bounds: float) -> Any:
-    """Declare a setting whose default stands in the options class named by `target` (`module:Class.field`)."""
-    return Field(default=None, description=description, json_schema_extra={"obeyed_by": target}, **bounds)  # type: ignore[call-overload]
-
-
-class Settings(BaseSettings):
+class Settings(LimitSettings):
     """Everything that can be set. Names are those of the TOML file; in the environment `FRESHET_` and upper case."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=False)
 
     port: int = Field(5080, ge=1, le=65_535, description="Port of the control plane and of path-addressed indexes.")
-    bind: str = Field("127.0.0.1", description="Address to listen on; anything but loopback is refused without keys.")
+    bind: str = Field(
+        "127.0.0.1", description="Address to listen on; anything but loopback needs API keys (`freshet keys create`)."
+    )
     bind_without_keys: bool = Field(
-        default=False, description="Take another address than loopback though everybody who reaches it can do anything."
+        default=False, description="While there are no keys, let everybody who reaches such an address do anything."
     )
     data_dir: Path = Field(Path("freshet-data"), description="Where the embedded log and the snapshots live.")
     index_ports: Annotated[tuple[int, ...], NoDecode, BeforeValidator(parse_ports)] = Field(
@@ -108,14 +107,6 @@ class Settings(BaseSettings):
     partitions: int | None = _obeyed_by(
         "query_api.app:ApiOptions.partitions", "Partitions of the log of a new index.", ge=1, le=1_024
     )
-    body_bytes_max: int | None = _obeyed_by(
-        "query_api.app:ApiOptions.body_bytes_max", "Largest body of a request.", ge=1_024
-    )
-    tail_rows_max: int | None = _obeyed_by(
-        "query_api.writes:WriteOptions.tail_rows_max",
-        "Rows of a namespace in no graph above which writes get a 429.",
-        ge=1,
-    )
     write_wait_ms: int | None = _obeyed_by(
         "query_api.writes:WriteOptions.write_wait_ms",
         "How long a write is held until it is visible, in milliseconds, where neither its index nor its header says.",
@@ -145,19 +136,6 @@ class Settings(BaseSettings):
         "producer.log.kafka_cluster:KafkaLogOptions.replication",
         "Copies of each partition on Kafka; 0 means three, or as many as there are brokers.",
         ge=0,
-    )
-    connections_max: int | None = _obeyed_by(
-        "compose.connections:ConnectionLimits.connections_max",
-        "Connections open at a time; 0 for what open files allow.",
-        ge=0,
-    )
-    request_seconds: float | None = _obeyed_by(
-        "compose.connections:ConnectionLimits.request_seconds",
-        "How long nothing may come of a request that was begun.",
-        gt=0,
-    )
-    answer_seconds: float | None = _obeyed_by(
-        "compose.connections:ConnectionLimits.answer_seconds", "How long a client may read nothing of its answer.", gt=0
     )
     publish_interval_seconds: float | None = _obeyed_by(
         "indexer.worker:WorkerOptions.publish_interval_seconds", "Least time between two publishes.", ge=0
@@ -252,13 +230,12 @@ class Settings(BaseSettings):
         if (self.tls_certificate is None) != (self.tls_key is None):
             there, missing = ("tls_certificate", "tls_key") if self.tls_key is None else ("tls_key", "tls_certificate")
             raise ValueError(f"{missing}: TLS needs it beside {there}")
-        if not self.bind_without_keys and not _is_loopback(self.bind):
-            raise ValueError(
-                f"bind: {self.bind} can be reached from other machines, and there are no keys yet: everybody who "
-                "reaches it could read and delete everything. Bind 127.0.0.1 and put a proxy that checks its callers "
-                "in front, or say FRESHET_BIND_WITHOUT_KEYS=true where the network itself is closed"
-            )
         return self
+
+    @property
+    def is_open_without_keys(self) -> bool:
+        """Whether everybody who reaches the server may do everything while there are no keys."""
+        return self.bind_without_keys or _is_loopback(self.bind)
 
     def options_of(self, options_class: type) -> dict[str, Any]:
         """Return the fields of an options class that are set here, for `MergeOptions(**settings.options_of(...))`."""
@@ -332,6 +309,23 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
     for name in Settings.model_fields:
         sources.setdefault(name, "default")
     return Loaded(settings, sources)
+
+
+def api_key() -> str:
+    """Return the key that commands send: `FRESHET_API_KEY`, else the file that `FRESHET_API_KEY_FILE` names, else "".
+
+    Never an option: the command line of a process is no secret. Raises `ConfigError`.
+    """
+    key = os.environ.get("FRESHET_API_KEY", "").strip()
+    path = os.environ.get("FRESHET_API_KEY_FILE", "")
+    if not key and path:
+        try:
+            key = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"Cannot read the API key in {path} (FRESHET_API_KEY_FILE): {error}.") from error
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError("FRESHET_API_KEY is no API key: it has characters that a key never has.")
+    return key
 
 
 def temporary_folder() -> Path:

@@ -75,8 +75,10 @@ async def _open_door(settings: Settings, indexer: Indexer, registry: CollectorRe
         finally:
             writer.close()
 
+    # It asks for no key and names every index, so where others must have one only this machine reaches it.
+    host = settings.bind if settings.is_open_without_keys else "127.0.0.1"
     try:
-        return await asyncio.start_server(answer, settings.bind, settings.indexer_port)
+        return await asyncio.start_server(answer, host, settings.indexer_port)
     except OSError as error:
         _log.warning("no metrics of the indexer: its port is taken", port=settings.indexer_port, reason=error.strerror)
         return None

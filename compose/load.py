@@ -21,7 +21,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from compose.client import error_message
+from compose.client import error_message, key_headers
 from compose.load_files import Row, RowFile
 from schemas.errors import ConfigError, FreshetError, InvalidRequest, Unavailable
 from schemas.idempotency import KEY_HEADER
@@ -34,7 +34,10 @@ _LATER = frozenset({429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """`patience_seconds`: how long nothing may be accepted before the load is given up (its state is kept)."""
+    """`patience_seconds`: how long nothing may be accepted before the load is given up (its state is kept).
+
+    `key` is the API key that is sent; "" for none.
+    """
 
     writers: int = 4
     batch_rows: int = 100
@@ -45,6 +48,7 @@ class LoadOptions:
     retry_seconds_min: float = 0.1
     retry_seconds_max: float = 5.0
     trust: ssl.SSLContext | None = None
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Loader:
         queue: asyncio.Queue[list[Row] | None] = asyncio.Queue(2 * self._options.writers)
         limits = httpx2.Limits(max_connections=self._options.writers, max_keepalive_connections=self._options.writers)
         timeout = httpx2.Timeout(self._options.patience_seconds)
+        headers = key_headers(self._options.key)
         try:
             async with (
                 httpx2.AsyncClient(
@@ -140,6 +145,7 @@ class Loader:
                     timeout=timeout,
                     trust_env=False,
                     verify=self._options.trust or ssl.create_default_context(),
+                    headers=headers,
                 ) as http,
                 asyncio.TaskGroup() as group,
             ):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INDEXER",
     "api_parts",
+    "catalog_at_rest",
     "clock_ms",
     "crash_step",
     "doctor_parts",
@@ -145,6 +146,7 @@ async def api_parts(settings: Settings, *, index_ports: Sequence[int], worker: i
         catalog = Catalog(logs, metrics=metrics, step=step)
         await catalog.start()
         stack.push_async_callback(catalog.close)
+        _check_bind(settings, catalog)
 
         async def open_log(spec: IndexSpec) -> Log:
             return await logs.open(spec.name, spec.log_id, spec.partitions)
@@ -183,6 +185,15 @@ def _restore_parts(settings: Settings, store: LocalStore) -> RestoreParts:
     from query_api.restores import RestoreParts
 
     return RestoreParts(functools.partial(open_pinned, store), lambda: hold(settings.data_dir, "restore"))
+
+
+def _check_bind(settings: Settings, catalog: Catalog) -> None:
+    if not catalog.keys and not settings.is_open_without_keys:
+        raise ConfigError(
+            f"bind: {settings.bind} can be reached from other machines, and there are no keys yet: everybody who "
+            "reaches it could read and delete everything. Make one (`freshet keys create --role admin`), or bind "
+            "127.0.0.1, or say FRESHET_BIND_WITHOUT_KEYS=true where the network itself is closed."
+        )
 
 
 async def _api_logs(
@@ -270,6 +281,20 @@ async def doctor_parts(settings: Settings, *, queries: int) -> AsyncIterator[Doc
         yield DoctorParts(catalog, logs, open_store(settings), options, clock_ms)
 
 
+@contextlib.asynccontextmanager
+async def catalog_at_rest(settings: Settings) -> AsyncIterator[Catalog]:
+    """Open the catalog to change it while no API process of this data directory runs: the caller holds it as one.
+
+    Raises `ConfigError`, `LogUnavailable`.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        logs = await _started(open_logs(settings, step=no_step), stack)
+        catalog = Catalog(logs)
+        await catalog.start()
+        stack.push_async_callback(catalog.close)
+        yield catalog
+
+
 async def _receiver(folder: Path, name: str, stack: contextlib.AsyncExitStack) -> PokeReceiver:
     pokes = PokeReceiver(folder, name)
     await pokes.start()
@@ -307,7 +332,9 @@ def _graph_options(settings: Settings) -> GraphOptions:
 def _api_options(settings: Settings, index_ports: Sequence[int], worker: int) -> ApiOptions:
     from query_api.app import ApiOptions
     from query_api.ends import EndsOptions
+    from query_api.fullness import BoundOptions
     from query_api.imports.service import ImportOptions
+    from query_api.shedding import RateOptions
     from query_api.writes import WriteOptions
 
     return ApiOptions(
@@ -321,6 +348,9 @@ def _api_options(settings: Settings, index_ports: Sequence[int], worker: int) ->
             role=("none" if worker else "owner") if is_embedded(settings) else "peer",
             **settings.options_of(ImportOptions),
         ),
+        rates=RateOptions(**settings.options_of(RateOptions)),
+        bounds=BoundOptions(**settings.options_of(BoundOptions)),
+        is_open_without_keys=settings.is_open_without_keys,
         **settings.options_of(ApiOptions),
     )
 

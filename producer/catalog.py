@@ -1,4 +1,4 @@
-"""The catalog: which indexes, backups and imports there are, as a fold of the control log. No second database.
+"""The catalog: which indexes, keys, backups and imports there are, as a fold of the control log. No second database.
 
 Every process reaches the same catalog by reading; the order of the control log decides every race, on any log. A record
 that cannot be read is skipped loudly and counted: a bad one must not lock everybody out of their indexes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -24,6 +24,7 @@ from schemas.catalog_events import (
     ConfigureIndexEvent,
     CreateIndexEvent,
     DeleteIndexEvent,
+    check_bounds,
     check_recall_target,
     check_spec,
     check_write_wait,
@@ -33,6 +34,7 @@ from schemas.catalog_events import (
 )
 from schemas.errors import FreshetError, OutcomeUnknown
 from schemas.indexes import IndexSpec
+from schemas.keys import ApiKey
 
 __all__ = ["Catalog", "CatalogOptions"]
 
@@ -84,6 +86,11 @@ class Catalog:
     def version(self) -> int:
         """Rises with every change that is visible here; compares only within one process."""
         return self._version
+
+    @property
+    def keys(self) -> Mapping[str, ApiKey]:
+        """The living API keys by id."""
+        return self._fold.keys.living
 
     @property
     def backups(self) -> BackupFold:
@@ -190,6 +197,7 @@ class Catalog:
         if event.recall_target is not None:
             check_recall_target(event.recall_target)
         check_write_wait(event.write_wait_ms)
+        check_bounds(event.max_records, event.max_bytes)
         await self.refresh()
         # What can be known to fail is not appended.
         configured(self.get(event.name), event)

@@ -8,6 +8,7 @@ import structlog
 
 from producer.backup_fold import BackupFold, not_found
 from producer.imports import ImportFold, ImportJob
+from producer.keys import KeyRing
 from producer.log.protocol import StoredRecord
 from producer.metrics import ProducerMetrics
 from schemas.backup_events import CreateBackupEvent, RestoreBackupEvent
@@ -16,7 +17,9 @@ from schemas.catalog_events import (
     CatalogEvent,
     ConfigureIndexEvent,
     CreateIndexEvent,
+    CreateKeyEvent,
     DeleteIndexEvent,
+    RevokeKeyEvent,
     configured,
     decode_catalog,
     is_protected,
@@ -24,13 +27,14 @@ from schemas.catalog_events import (
 from schemas.errors import AlreadyExists, CorruptData, Forbidden, FreshetError, InvalidRequest, UnsupportedFormat
 from schemas.import_events import CancelImportEvent, ReportImportEvent, StartImportEvent
 from schemas.indexes import IndexSpec
+from schemas.keys import ApiKey
 
 __all__ = ["CatalogFold", "Outcome", "already_exists", "protected"]
 
 _log = structlog.get_logger(__name__)
 
 # What an event makes, changes or removes.
-Outcome = IndexSpec | Backup | RestoreJob | ImportJob
+Outcome = IndexSpec | ApiKey | Backup | RestoreJob | ImportJob
 
 
 class CatalogFold:
@@ -39,6 +43,7 @@ class CatalogFold:
     def __init__(self) -> None:
         self.backups = BackupFold()
         self.imports = ImportFold()
+        self.keys = KeyRing()
         self.indexes: dict[str, IndexSpec] = {}
         self.by_port: dict[int, IndexSpec] = {}
         self.removed: list[IndexSpec] = []
@@ -54,6 +59,8 @@ class CatalogFold:
                     return self._configure(event)
                 case DeleteIndexEvent(name):
                     return self._delete(name, time_ms)
+                case CreateKeyEvent() | RevokeKeyEvent():
+                    return self.keys.apply(event)
                 case StartImportEvent() | ReportImportEvent() | CancelImportEvent():
                     return self.imports.apply(event, self.indexes)
                 case CreateBackupEvent():

@@ -16,10 +16,13 @@ from producer.log.protocol import Log
 from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
+from query_api.access import Access
 from query_api.doors import Doors
 from query_api.ends import EndsOptions
 from query_api.follower import FollowerOptions
 from query_api.freshness import Freshness
+from query_api.fullness import BoundOptions, Fullness
+from query_api.gates import Gates
 from query_api.grpc.program import GrpcProgram
 from query_api.grpc.server_methods import server_methods
 from query_api.grpc.service import VectorService
@@ -32,14 +35,17 @@ from query_api.rest.documents import documents_router
 from query_api.rest.hot import HotRoutes
 from query_api.rest.imports import imports_router
 from query_api.rest.indexes import ControlPlane, indexes_router
+from query_api.rest.keys import keys_router
 from query_api.rest.namespaces import namespaces_router
 from query_api.rest.openapi import add_document
 from query_api.rest.ops import ops_router
-from query_api.rest.program import Lifetime, Program, ProgramOptions, add_error_handlers
+from query_api.rest.program import Entrance, Lifetime, Program, ProgramOptions, add_error_handlers
 from query_api.rest.records import records_router
+from query_api.rest.rights import Rights
 from query_api.rest.vectors import vectors_router
 from query_api.restores import RestoreOptions, RestoreParts, Restores
 from query_api.served import Served, ServingParts
+from query_api.shedding import InFlight, RateOptions, Rates
 from query_api.writes import WriteOptions, Writes
 from schemas.indexes import IndexSpec
 from schemas.limits import BODY_BYTES_MAX
@@ -53,7 +59,8 @@ class ApiOptions:
 
     `index_ports` are the ports that this server has bound for indexes, best first; `host_template` is what
     `describe_index` returns (`{port}`, `{name}`, `{control_port}`), `portless_host_template` for an index without port.
-    Searches and small file reads run on threads of their own.
+    Searches and small file reads run on threads of their own. While there is no API key, everybody may do everything
+    where `is_open_without_keys`, nobody anything else.
     """
 
     control_port: int = 5080
@@ -61,12 +68,17 @@ class ApiOptions:
     host_template: str = "http://localhost:{port}"
     portless_host_template: str = "http://localhost:{control_port}/i/{name}"
     partitions: int = 4
+    is_open_without_keys: bool = True
+    # Per process; 0 = no bound.
+    requests_in_flight_max: int = 0
     body_bytes_max: int = BODY_BYTES_MAX
     search_threads: int = 2
     follower_threads: int = 2
     reads: ReadOptions = field(default_factory=ReadOptions)
     writes: WriteOptions = field(default_factory=WriteOptions)
     freshness: Freshness = field(default_factory=Freshness)
+    rates: RateOptions = field(default_factory=RateOptions)
+    bounds: BoundOptions = field(default_factory=BoundOptions)
     follower: FollowerOptions = field(default_factory=FollowerOptions)
     ends: EndsOptions = field(default_factory=EndsOptions)
     restores: RestoreOptions = field(default_factory=RestoreOptions)
@@ -105,8 +117,9 @@ def create_app(deps: ApiDeps) -> Doors:
     search_threads = ThreadPoolExecutor(options.search_threads, "search")
     follower_threads = ThreadPoolExecutor(options.follower_threads, "follower")
     served = Served(_serving_parts(deps, metrics, follower_threads))
-    reads = _reads(options, search_threads)
-    writes = _writes(deps, metrics)
+    gates = Gates(Rates(options.rates), Fullness(options.bounds))
+    reads = _reads(options, search_threads, gates)
+    writes = _writes(deps, metrics, gates)
     import_parts = ImportParts(deps.catalog, served, writes, deps.open_log, deps.clock_ms, deps.step)
     imports = Imports(import_parts, options.imports)
     restores = _restores(deps)
@@ -120,28 +133,29 @@ def create_app(deps: ApiDeps) -> Doors:
     )
 
     rest = _rest(
-        vectors_router(reads, writes, hot),
+        vectors_router(reads, writes, hot, gates.fullness),
         documents_router(reads, writes),
         records_router(reads),
         namespaces_router(reads, writes),
         imports_router(imports),
         indexes_router(control),
         backups_router(control, deps.open_log),
+        keys_router(deps.catalog, deps.clock_ms),
         ops_router(served, deps.registry, metrics, deps.merged_metrics),
     )
-    addressing = Addressing(deps.catalog, control_port=options.control_port)
+    entrance = _entrance(deps.catalog, options)
     program = Program(
         rest,
         hot,
         served=served,
-        addressing=addressing,
+        entrance=entrance,
         metrics=metrics,
         options=ProgramOptions(options.body_bytes_max, deps.step),
         lifetime=_lifetime(served, (restores, imports), writes, reads, (search_threads, follower_threads)),
     )
     stopping = asyncio.Event()
     methods = (VectorService(reads, writes).methods, server_methods(served, stopping))
-    grpc = GrpcProgram(*methods, served=served, addressing=addressing, metrics=metrics, step=deps.step)
+    grpc = GrpcProgram(*methods, served=served, entrance=entrance, metrics=metrics, step=deps.step)
     return Doors(program, grpc, stopping)
 
 
@@ -167,6 +181,14 @@ def _lifetime(
             pool.shutdown()
 
     return Lifetime(start, close)
+
+
+def _entrance(catalog: Catalog, options: ApiOptions) -> Entrance:
+    return Entrance(
+        Addressing(catalog, control_port=options.control_port),
+        Rights(Access(catalog, is_open_without_keys=options.is_open_without_keys)),
+        InFlight(options.requests_in_flight_max),
+    )
 
 
 def host_of(spec: IndexSpec, options: ApiOptions) -> str:
@@ -201,22 +223,24 @@ def _rest(*routers: APIRouter) -> FastAPI:
     return rest
 
 
-def _reads(options: ApiOptions, threads: ThreadPoolExecutor) -> Reads:
+def _reads(options: ApiOptions, threads: ThreadPoolExecutor, gates: Gates) -> Reads:
     return Reads(
         threads=threads,
         options=options.reads,
         freshness=options.freshness,
+        gates=gates,
         native_threads=options.search_threads,
     )
 
 
-def _writes(deps: ApiDeps, metrics: ApiMetrics) -> Writes:
+def _writes(deps: ApiDeps, metrics: ApiMetrics, gates: Gates) -> Writes:
     return Writes(
         deps.publisher,
         clock_ms=deps.clock_ms,
         metrics=metrics,
         options=deps.options.writes,
         freshness=deps.options.freshness,
+        gates=gates,
         step=deps.step,
     )
 

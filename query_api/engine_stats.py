@@ -6,7 +6,7 @@ from indexer.segments.view import SegmentView
 from indexer.snapshots.snapshot import Snapshot
 from schemas.manifest import SegmentEntry
 
-__all__ = ["GRAPHS_SHOWN_MAX", "engine_stats"]
+__all__ = ["GRAPHS_SHOWN_MAX", "bytes_of", "engine_stats"]
 
 # The largest graphs of a partition: an answer stays small, however many namespaces have one.
 GRAPHS_SHOWN_MAX = 100
@@ -24,7 +24,7 @@ def engine_stats(snapshot: Snapshot) -> dict[str, object]:
     rows = sum(view.reader.rows for view in snapshot.views)
     dead = rows - snapshot.live_rows
     return {
-        "snapshotBytes": _bytes_of(snapshot),
+        "snapshotBytes": bytes_of(snapshot),
         "rows": snapshot.live_rows,
         "deadRows": dead,
         "deadShare": _share(dead, rows),
@@ -52,7 +52,8 @@ def _share(part: int, whole: int) -> float:
     return round(part / whole, 4) if whole else 0.0
 
 
-def _bytes_of(snapshot: Snapshot) -> int:
+def bytes_of(snapshot: Snapshot) -> int:
+    """Return the bytes of the objects that a snapshot names, each once."""
     manifest = snapshot.manifest
     refs = [delta.object for delta in manifest.recent] + snapshot.table.objects()
     if manifest.table is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from indexer.snapshots.snapshot import Snapshot
+from query_api.access import granted
 from query_api.follower import PartitionFollower
 from query_api.levels import reach_bound, reach_ends, shown_by, token_text
 from query_api.served import ServedIndex
@@ -114,8 +115,16 @@ async def snapshot_of(index: ServedIndex, namespace: str, wanted: Wanted, option
     return snapshot if wanted.level is Level.EVENTUAL else (await _leveled(index, [follower], wanted, until))[0]
 
 
-async def snapshots_of_all(index: ServedIndex, wanted: Wanted, options: Freshness) -> Sequence[Snapshot]:
-    """Return the newest snapshot of every partition, once each shows what is wanted. Raises as `snapshot_of`."""
+async def snapshots_of_all(
+    index: ServedIndex, wanted: Wanted, options: Freshness, *, is_filtered: bool = False
+) -> Sequence[Snapshot]:
+    """Return the newest snapshot of every partition, once each shows what is wanted. Raises as `snapshot_of`.
+
+    `is_filtered` says that the caller shows of them only the namespaces that the request's key reaches; `Forbidden`
+    where it does not and the key is scoped to some.
+    """
+    if not is_filtered:
+        granted().check_whole_index()
     if wanted.lsn is not None:
         raise InvalidRequest(
             "An integer LSN means something in one namespace only; "

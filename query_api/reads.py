@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from indexer.snapshots.snapshot import Snapshot
+from query_api.access import granted
 from query_api.filterable import check_filterable
 from query_api.freshness import (
     Freshness,
@@ -20,15 +21,17 @@ from query_api.freshness import (
     snapshot_of,
     snapshots_of_all,
 )
+from query_api.gates import Gates
 from query_api.matching import RecordPage, check_matching, record_page
 from query_api.questions import QueryResult, Question, check_question, matches_of, query_of, search, search_ns
 from query_api.searches import Searches, SearchOptions
 from query_api.served import ServedIndex
+from query_api.shedding import Operation
 from schemas.errors import InvalidRequest, NotFound, SnapshotBehind
 from schemas.filters import Filter
 from schemas.limits import FETCH_IDS_MAX, ID_BYTES_MAX, LIST_LIMIT_MAX
 from schemas.partitions import canonical_namespace
-from schemas.records import Record, check_id, check_namespace
+from schemas.records import Record, check_id
 
 __all__ = [
     "IdPage",
@@ -102,9 +105,10 @@ class PartitionFreshness:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """Counts per namespace, and the freshness of every partition."""
+    """Counts per namespace, the snapshots that were counted, and the freshness of every partition."""
 
     namespaces: dict[str, int]
+    snapshots: Sequence[Snapshot]
     freshness: Sequence[PartitionFreshness] = field(default=())
 
 
@@ -112,13 +116,20 @@ class Reads:
     """Answers questions; every answer comes from one snapshot per partition, and says which."""
 
     def __init__(
-        self, *, threads: Executor, options: ReadOptions, freshness: Freshness, native_threads: int = 2
+        self,
+        *,
+        threads: Executor,
+        options: ReadOptions,
+        freshness: Freshness,
+        gates: Gates,
+        native_threads: int = 2,
     ) -> None:
         """Search on `threads`, or on as many as `native_threads` of the engine's own."""
         self._threads = threads
         self._searches = Searches(threads, options.searches, native_threads=native_threads)
         self._options = options
         self._freshness = freshness
+        self._gates = gates
 
     async def query(
         self, index: ServedIndex, namespace: str, question: Question, wanted: Wanted
@@ -127,7 +138,7 @@ class Reads:
 
         Raises `InvalidRequest`, and what `snapshot_of` raises.
         """
-        check_namespace(namespace)
+        self._gates.enter(Operation.QUERY, index.spec.name, namespace)
         check_question(index.spec, question)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
@@ -160,7 +171,7 @@ class Reads:
         self, index: ServedIndex, namespace: str, ids: Sequence[str], wanted: Wanted
     ) -> tuple[dict[str, Record], Shown]:
         """Return those records of `ids` that exist. Raises `InvalidRequest`, and what `snapshot_of` raises."""
-        check_namespace(namespace)
+        self._gates.enter(Operation.FETCH, index.spec.name, namespace)
         if not ids:
             raise InvalidRequest("Fetch needs at least one id (query parameter 'ids')")
         if len(ids) > FETCH_IDS_MAX:
@@ -190,7 +201,7 @@ class Reads:
 
         Raises `InvalidRequest`, also for an empty filter (None), and what `snapshot_of` raises.
         """
-        check_namespace(namespace)
+        self._gates.enter(Operation.FETCH, index.spec.name, namespace)
         where = check_matching(where, limit)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         name = canonical_namespace(namespace)
@@ -211,7 +222,7 @@ class Reads:
         self, index: ServedIndex, namespace: str, wanted: Wanted, *, prefix: str, after: str | None, limit: int
     ) -> tuple[IdPage, Shown]:
         """Return ids that begin with `prefix`, in byte order, after `after`."""
-        check_namespace(namespace)
+        self._gates.enter(Operation.LIST, index.spec.name, namespace)
         _check_page(prefix, limit)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         shown = await show(index, [snapshot], is_one_namespace=True)
@@ -222,9 +233,12 @@ class Reads:
         return IdPage(page, page[-1] if more else None), shown
 
     async def stats(self, index: ServedIndex, wanted: Wanted) -> tuple[IndexStats, Shown]:
-        """Return counts per namespace and the freshness of every partition."""
-        snapshots = await snapshots_of_all(index, wanted, self._freshness)
+        """Return counts per namespace and the freshness of every partition; only what the request's key reaches."""
+        self._gates.enter_index(index.spec.name)
+        snapshots = await snapshots_of_all(index, wanted, self._freshness, is_filtered=True)
         shown = await show(index, snapshots, is_one_namespace=False)
+        if granted().namespaces:
+            return IndexStats(_counts_of(snapshots, granted().namespaces), snapshots), shown
         counts = await self._counts(snapshots)
         freshness = []
         for number, snapshot in enumerate(snapshots):
@@ -233,15 +247,18 @@ class Reads:
             lag = None if stale is None else stale / 1000
             pace = index.followers[number].pace.rows_per_second
             freshness.append(PartitionFreshness(number, end, snapshot.next_offset, lag, snapshot, pace))
-        return IndexStats(counts, freshness), shown
+        return IndexStats(counts, snapshots, freshness), shown
 
     async def list_namespaces(
         self, index: ServedIndex, wanted: Wanted, *, prefix: str, after: str | None, limit: int
     ) -> tuple[NamespacePage, Shown]:
         """Return namespaces that begin with `prefix`, in byte order, after `after`."""
         _check_page(prefix, limit)
-        snapshots = await snapshots_of_all(index, wanted, self._freshness)
+        self._gates.enter_index(index.spec.name)
+        snapshots = await snapshots_of_all(index, wanted, self._freshness, is_filtered=True)
         shown = await show(index, snapshots, is_one_namespace=False)
+        if granted().namespaces:
+            return _page_of(snapshots, granted().namespaces, prefix, after, limit), shown
         if self._has_few_namespaces(snapshots):
             return _namespace_page(snapshots, prefix, after, limit), shown
         return await self._in_thread(_namespace_page, snapshots, prefix, after, limit), shown
@@ -250,7 +267,7 @@ class Reads:
         self, index: ServedIndex, namespace: str, wanted: Wanted
     ) -> tuple[NamespaceInfo, Shown]:
         """Return one namespace. Raises `NotFound`, only from a snapshot that reached the end of the log."""
-        check_namespace(namespace)
+        self._gates.enter(Operation.FETCH, index.spec.name, namespace)
         name = canonical_namespace(namespace)
         snapshot = await snapshot_of(index, name, wanted, self._freshness)
         if not snapshot.namespace_exists(name):
@@ -271,7 +288,7 @@ class Reads:
         self, index: ServedIndex, namespace: str, where: Filter, wanted: Wanted
     ) -> tuple[int, Shown]:
         """Return how many records of the newest snapshot match. Raises as `fetch_by_metadata`."""
-        check_namespace(namespace)
+        self._gates.enter(Operation.QUERY, index.spec.name, namespace)
         name = canonical_namespace(namespace)
         snapshot = await snapshot_of(index, namespace, wanted, self._freshness)
         check_filterable(index.spec, snapshot, name, where)
@@ -313,6 +330,25 @@ def _namespace_page(snapshots: Sequence[Snapshot], prefix: str, after: str | Non
         for name, number in found[:limit]
     ]
     return NamespacePage(infos, infos[-1].name if len(found) > limit else None, total)
+
+
+def _counts_of(snapshots: Sequence[Snapshot], names: Collection[str]) -> dict[str, int]:
+    """Return the counts of those of `names` that exist."""
+    return {name: one.count(name) for one in snapshots for name in names if one.namespace_exists(name)}
+
+
+def _page_of(
+    snapshots: Sequence[Snapshot], names: Collection[str], prefix: str, after: str | None, limit: int
+) -> NamespacePage:
+    """Return a page as `_namespace_page`, of those of `names` that exist."""
+    found = [
+        NamespaceInfo(name, one.count(name), _schema(one, name))
+        for name in sorted(names)
+        for one in snapshots
+        if name.startswith(prefix) and one.namespace_exists(name)
+    ]
+    rest = [info for info in found if after is None or info.name > after]
+    return NamespacePage(rest[:limit], rest[limit - 1].name if len(rest) > limit else None, len(found))
 
 
 def _schema(snapshot: Snapshot, name: str) -> bytes:

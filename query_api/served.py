@@ -15,6 +15,7 @@ from producer.log.protocol import Log
 from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
+from query_api.access import granted
 from query_api.ends import EndsOptions, LogEnds
 from query_api.follower import FollowerOptions, PartitionFollower
 from query_api.metrics import ApiMetrics
@@ -85,8 +86,13 @@ class ServedIndex:
         await self.ends.close()
 
     def follower_of(self, namespace: str) -> PartitionFollower:
-        """Return the follower of the partition that a namespace lies in."""
-        return self.followers[partition_of(canonical_namespace(namespace), self.spec.partitions)]
+        """Return the follower of the partition that a namespace lies in.
+
+        Every request for one namespace passes here. Raises `Forbidden` where the request's key does not reach it.
+        """
+        name = canonical_namespace(namespace)
+        granted().check_namespace(name)
+        return self.followers[partition_of(name, self.spec.partitions)]
 
     def required(self, partition: int) -> int:
         """Return the end of the log when this process began to serve the index."""

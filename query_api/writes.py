@@ -14,12 +14,15 @@ from producer.publisher import PublishedBatch, Publisher
 from producer.steps import Step, no_step
 from query_api.filterable import check_filterable
 from query_api.freshness import Freshness, decide_existence, reach
+from query_api.gates import Gates
 from query_api.metrics import ApiMetrics
 from query_api.served import ServedIndex
+from query_api.shedding import Operation
 from schemas.changes import Outcome
 from schemas.errors import (
     AlreadyExists,
     Code,
+    IndexFull,
     InvalidRequest,
     LogUnavailable,
     NotFound,
@@ -29,10 +32,9 @@ from schemas.errors import (
 from schemas.filters import filter_from_json
 from schemas.idempotency import digest_of, within_window
 from schemas.limits import WAIT_MS_MAX
-from schemas.operations import CreateNamespace, DeleteNamespace, DeleteWhere, Event, UpdateWhere
+from schemas.operations import CreateNamespace, Delete, DeleteNamespace, DeleteWhere, Event, Update, UpdateWhere
 from schemas.partitions import DEFAULT_NAMESPACE, canonical_namespace
 from schemas.positions import Position, PositionToken
-from schemas.records import check_namespace
 
 __all__ = ["WriteContext", "WriteOptions", "Writes", "Written"]
 
@@ -93,6 +95,7 @@ class Writes:
         metrics: ApiMetrics,
         options: WriteOptions,
         freshness: Freshness,
+        gates: Gates,
         step: Step = no_step,
     ) -> None:
         self._publisher = publisher
@@ -100,6 +103,7 @@ class Writes:
         self._metrics = metrics
         self._options = options
         self._freshness = freshness
+        self._gates = gates
         self._step = step
         self._under_way: set[asyncio.Task[PublishedBatch]] = set()
 
@@ -108,10 +112,17 @@ class Writes:
     ) -> Written:
         """Append `events`, whole or not at all; return when durable, and visible where that is asked for.
 
-        Raises `TailFull`, `InvalidRequest` for a filter that names a field which is not filterable, and what
-        `Publisher.publish` raises.
+        Raises `InvalidRequest` for a filter that names a field which is not filterable; what `Gates.enter` raises,
+        `IndexFull` for upserts, `TailFull` and what `Publisher.publish` raises.
         """
-        check_namespace(namespace)
+        self._gates.enter(_operation(events), index.spec.name, namespace)
+        return await self._append(index, namespace, events, context)
+
+    async def _append(
+        self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
+    ) -> Written:
+        if _operation(events) is Operation.UPSERT:
+            await self._gates.fullness.check(index)
         batch, lineage = await self._publish(index, namespace, events, context)
         return await self._written(index, batch, lineage, context)
 
@@ -123,7 +134,8 @@ class Writes:
         Raises `NotFound` only where a snapshot that reached the log's end says so; where none came in time, the events
         are appended: a delete is never lost because the snapshot lagged.
         """
-        return await self.append(index, await self._existing(index, namespace, context), events, context)
+        self._gates.enter(Operation.DELETE, index.spec.name, namespace)
+        return await self._append(index, await self._existing(index, namespace, context), events, context)
 
     async def delete_where(
         self, index: ServedIndex, namespace: str, event: DeleteWhere, context: WriteContext
@@ -132,6 +144,7 @@ class Writes:
 
         Raises `NotFound` as `delete`, `OutcomeUnknown` as `update_where`.
         """
+        self._gates.enter(Operation.DELETE, index.spec.name, namespace)
         name = await self._existing(index, namespace, context)
         batch, lineage = await self._publish(index, name, [event], context)
         outcome = await self._outcome(index, batch, lineage)
@@ -148,7 +161,7 @@ class Writes:
 
         Raises `OutcomeUnknown` where the fold did not say so in time; the update is durable then.
         """
-        check_namespace(namespace)
+        self._gates.enter(Operation.UPDATE, index.spec.name, namespace)
         batch, lineage = await self._publish(index, namespace, [event], context)
         outcome = await self._outcome(index, batch, lineage)
         return outcome.matched_records, await self._written(index, batch, lineage, context)
@@ -157,7 +170,7 @@ class Writes:
         self, index: ServedIndex, namespace: str, schema: bytes, context: WriteContext
     ) -> Written:
         """Make an empty namespace. Raises `AlreadyExists`, `OutcomeUnknown`, `InvalidRequest` for the default one."""
-        check_namespace(namespace)
+        self._gates.enter(Operation.UPDATE, index.spec.name, namespace)
         if canonical_namespace(namespace) == DEFAULT_NAMESPACE:
             raise InvalidRequest("The default namespace always has its name and cannot be created.")
         batch, lineage = await self._publish(index, namespace, [CreateNamespace(schema)], context)
@@ -173,7 +186,6 @@ class Writes:
 
     async def _existing(self, index: ServedIndex, namespace: str, context: WriteContext) -> str:
         """Return the canonical name of a namespace. Raises `NotFound` as `delete` does."""
-        check_namespace(namespace)
         name = canonical_namespace(namespace)
         exists = await decide_existence(index, name, wait_ms=self._freshness.ready_wait_ms)
         if exists is False and not _is_repeated(index, name, context.idempotency_key):
@@ -221,6 +233,7 @@ class Writes:
         index.ends.appended(
             batch.partition, begin_offset=batch.begin_offset, next_offset=batch.next_offset, time_ms=began_ms
         )
+        self._gates.fullness.appended(index, batch.partition, batch.next_offset, events)
         self._metrics.events.inc(len(events))
         index.check_append(batch.partition, begin_offset=batch.begin_offset, applied=applied)
         self._step("api.after_append")
@@ -277,6 +290,14 @@ class Writes:
         told = None if context.visible_ms is None else is_visible
         return Written(position, batch.next_offset, told, applied)
 
+    async def _check_room(self, index: ServedIndex, name: str, context: WriteContext) -> None:
+        try:
+            await self._gates.fullness.check(index)
+        except IndexFull:
+            # What comes again may be what filled it.
+            if not index.follower_of(name).is_open or not _is_repeated(index, name, context.idempotency_key):
+                raise
+
     def _wait_ms(self, index: ServedIndex, context: WriteContext) -> int:
         """Return how long a write waits until it is visible: as its caller says, else its index, else the server."""
         waits = (context.visible_ms, index.spec.write_wait_ms, self._options.write_wait_ms)
@@ -290,3 +311,11 @@ def _is_repeated(index: ServedIndex, name: str, key: bytes | None) -> bool:
     digest = digest_of(name, key)
     use = index.follower_of(name).snapshot.keys.find([digest]).get(digest)
     return use is not None and within_window(use.offset, index.ends.known[index.follower_of(name).partition])
+
+
+def _operation(events: Sequence[Event]) -> Operation:
+    """Return what kind of request brings these events; those of one request are of one kind."""
+    first = next(iter(events), None)
+    if isinstance(first, Update | UpdateWhere):
+        return Operation.UPDATE
+    return Operation.DELETE if isinstance(first, Delete | DeleteWhere | DeleteNamespace) else Operation.UPSERT

@@ -1,7 +1,7 @@
-"""Events of the control log, whose fold is the catalog: of indexes, their backups, and imports into them.
+"""Events of the control log, whose fold is the catalog: of indexes, API keys, backups, and imports.
 
-The record's key is the index name, or the id of a backup or of a restore job. `decode_catalog` of any bytes returns an
-event or raises `CorruptData` or `UnsupportedFormat`.
+The record's key is the index name, `keys/<id>`, or the id of a backup or of a restore job. `decode_catalog` of any
+bytes returns an event or raises `CorruptData` or `UnsupportedFormat`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from schemas.backup_events import BackupEvent, RestoreBackupEvent, decode_backup
 from schemas.errors import CorruptData, InvalidRequest
 from schemas.events import check_format
 from schemas.import_events import ImportEvent, from_message, to_message
-from schemas.indexes import IndexSpec, Metric, VectorType
+from schemas.indexes import IndexSpec, Metric, VectorType, check_index_name
+from schemas.key_events import CreateKeyEvent, RevokeKeyEvent, read_created_key, read_revoked_key, write_key_event
 from schemas.limits import (
     DIMENSION_MAX,
-    INDEX_NAME_BYTES_MAX,
+    INDEX_BOUND_MAX,
     RECALL_TARGET_MAX,
     RECALL_TARGET_MIN,
     TAGS_MAX,
@@ -32,7 +33,10 @@ __all__ = [
     "CatalogEvent",
     "ConfigureIndexEvent",
     "CreateIndexEvent",
+    "CreateKeyEvent",
     "DeleteIndexEvent",
+    "RevokeKeyEvent",
+    "check_bounds",
     "check_index_name",
     "check_recall_target",
     "check_spec",
@@ -43,7 +47,6 @@ __all__ = [
     "is_protected",
 ]
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _LOG_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _PARTITIONS_MAX = 10_000
 _PORT_MAX = 65_535
@@ -70,7 +73,8 @@ class DeleteIndexEvent:
 class ConfigureIndexEvent:
     """The living index of that name is to change; None, and tags that are not named, mean that it stays as it is.
 
-    `tags` are merged over those that it has; an empty value takes the tag away.
+    `tags` are merged over those that it has; an empty value takes the tag away. `max_records` and `max_bytes` are the
+    bounds above which upserts are refused, 0 for none.
     """
 
     name: str
@@ -78,15 +82,20 @@ class ConfigureIndexEvent:
     deletion_protection: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     write_wait_ms: int | None = None
+    max_records: int | None = None
+    max_bytes: int | None = None
 
 
-CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent | BackupEvent | ImportEvent
+KeyEvent = CreateKeyEvent | RevokeKeyEvent
+CatalogEvent = CreateIndexEvent | DeleteIndexEvent | ConfigureIndexEvent | KeyEvent | BackupEvent | ImportEvent
 
 
 def encode_catalog(event: CatalogEvent) -> bytes:
     """Return the protobuf form of `event`."""
     message = pb.CatalogEvent()
-    if isinstance(event, DeleteIndexEvent):
+    if isinstance(event, CreateKeyEvent | RevokeKeyEvent):
+        write_key_event(message, event)
+    elif isinstance(event, DeleteIndexEvent):
         message.delete_index.name = event.name
     elif isinstance(event, ConfigureIndexEvent):
         message.configure_index.CopyFrom(
@@ -96,6 +105,8 @@ def encode_catalog(event: CatalogEvent) -> bytes:
                 deletion_protection=event.deletion_protection,
                 tags=dict(event.tags),
                 write_wait_ms=event.write_wait_ms,
+                max_records=event.max_records,
+                max_bytes=event.max_bytes,
             )
         )
     elif isinstance(event, CreateIndexEvent):
@@ -124,6 +135,10 @@ def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
                 return _configure(message.configure_index)
             case "start_import" | "report_import" | "cancel_import":
                 return from_message(message)
+            case "create_key":
+                return read_created_key(message.create_key)
+            case "revoke_key":
+                return read_revoked_key(message.revoke_key)
             case operation:
                 create = _create(message.restore_backup.create) if operation == "restore_backup" else None
                 event = decode_backup_event(message, create)
@@ -134,16 +149,6 @@ def decode_catalog(value: bytes, headers: Mapping[str, bytes]) -> CatalogEvent:
         raise CorruptData(f"The record is not a protobuf catalog event: {error}") from error
     except InvalidRequest as error:
         raise CorruptData(error.message) from error
-
-
-def check_index_name(name: str) -> None:
-    """Raise `InvalidRequest` unless `name` can be an index: 1 to 45 of a-z, 0-9 and inner hyphens (a DNS label)."""
-    if len(name) > INDEX_NAME_BYTES_MAX or not _NAME.fullmatch(name):
-        raise InvalidRequest(
-            "Name must consist of lower case alphanumeric characters or '-', must start and end with an alphanumeric "
-            f"character and be 1 to {INDEX_NAME_BYTES_MAX} characters long, got {name[:80]!r}",
-            limit=INDEX_NAME_BYTES_MAX,
-        )
 
 
 def check_spec(spec: IndexSpec) -> None:
@@ -187,6 +192,15 @@ def check_write_wait(wait_ms: int | None) -> None:
         raise InvalidRequest(f"write_wait_ms must be 0 to {WAIT_MS_MAX} milliseconds, got {wait_ms}", limit=WAIT_MS_MAX)
 
 
+def check_bounds(max_records: int | None, max_bytes: int | None) -> None:
+    """Raise `InvalidRequest` unless an index can be bounded so; 0 is no bound."""
+    for name, bound in (("max_records", max_records), ("max_bytes", max_bytes)):
+        if bound is not None and not 0 <= bound <= INDEX_BOUND_MAX:
+            raise InvalidRequest(
+                f"{name} must be 0 (no bound) to {INDEX_BOUND_MAX}, got {bound}", limit=INDEX_BOUND_MAX
+            )
+
+
 def configured(spec: IndexSpec, event: ConfigureIndexEvent) -> IndexSpec:
     """Return the index after `event`. Raises `InvalidRequest` where it would have too many tags."""
     settings = orjson.loads(spec.settings)
@@ -202,6 +216,9 @@ def configured(spec: IndexSpec, event: ConfigureIndexEvent) -> IndexSpec:
             )
     if event.deletion_protection is not None:
         settings["deletion_protection"] = event.deletion_protection
+    for name, bound in (("max_records", event.max_records), ("max_bytes", event.max_bytes)):
+        if bound is not None:
+            settings[name] = bound
     target = spec.recall_target if event.recall_target is None else event.recall_target
     wait_ms = spec.write_wait_ms if event.write_wait_ms is None else event.write_wait_ms
     return replace(spec, settings=orjson.dumps(settings), recall_target=target, write_wait_ms=wait_ms)
@@ -222,7 +239,10 @@ def _configure(message: pb.ConfigureIndex) -> ConfigureIndexEvent:
         raise CorruptData(f"The catalog event has an unknown deletion protection: {protection[:80]!r}")
     wait_ms = message.write_wait_ms if message.HasField("write_wait_ms") else None
     check_write_wait(wait_ms)
-    return ConfigureIndexEvent(message.name, target, protection, dict(message.tags), wait_ms)
+    records = message.max_records if message.HasField("max_records") else None
+    size = message.max_bytes if message.HasField("max_bytes") else None
+    check_bounds(records, size)
+    return ConfigureIndexEvent(message.name, target, protection, dict(message.tags), wait_ms, records, size)
 
 
 def _create_message(event: CreateIndexEvent) -> pb.CreateIndex:

@@ -10,9 +10,12 @@ FreshetError
 ├── MethodNotAllowed          the route exists, not with this method      405
 ├── AlreadyExists             index or namespace of that name             409
 ├── PositionNotReached        the snapshot is behind the position asked   412
+├── Unauthenticated           the API key is missing or wrong             401
 ├── NotReady                  something else has to end first             412
-├── Forbidden                 deletion protection                         403
+├── Forbidden                 switched off, or the key has no right to it 403
+│   └── IndexFull             the index holds as much as it may           403
 ├── TailFull                  too much is not indexed yet                 429
+├── TooManyRequests           above a rate, or too many at a time         429
 ├── Unavailable               try again later                             503
 │   ├── LogUnavailable        the log does not answer (refused | unknown)
 │   ├── LogFull               the log's disk is full or below its reserve
@@ -43,6 +46,7 @@ __all__ = [
     "Forbidden",
     "ForeignPosition",
     "FreshetError",
+    "IndexFull",
     "InvalidRequest",
     "LogFull",
     "LogRegressed",
@@ -57,6 +61,8 @@ __all__ = [
     "SnapshotBehind",
     "StoreUnavailable",
     "TailFull",
+    "TooManyRequests",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "UnprocessableBody",
@@ -153,14 +159,30 @@ class NotReady(FreshetError):
     code = Code.FAILED_PRECONDITION
 
 
+class Unauthenticated(FreshetError):
+    """The API key is missing, unknown or revoked."""
+
+    code = Code.UNAUTHENTICATED
+
+
 class Forbidden(FreshetError):
-    """The operation is switched off for this index."""
+    """The operation is switched off for this index, or the API key has no right to it."""
 
     code = Code.PERMISSION_DENIED
 
 
+class IndexFull(Forbidden):
+    """The index holds as many records or bytes as it may: upserts are refused, deletes and updates are not."""
+
+
 class TailFull(FreshetError):
     """Too many acknowledged rows are not in a graph yet."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class TooManyRequests(FreshetError):
+    """More requests than a rate allows, or more at a time than one process takes."""
 
     code = Code.RESOURCE_EXHAUSTED
 

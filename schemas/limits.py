@@ -24,7 +24,10 @@ __all__ = [
     "IMPORT_INTEGRATION_ID_CHARACTERS_MAX",
     "IMPORT_NAMESPACES_MAX",
     "IMPORT_URI_CHARACTERS_MAX",
+    "INDEX_BOUND_MAX",
     "INDEX_NAME_BYTES_MAX",
+    "KEY_LABEL_LENGTH_MAX",
+    "KEY_SCOPE_NAMES_MAX",
     "LIST_LIMIT_MAX",
     "METADATA_BYTES_MAX",
     "NAMESPACE_BYTES_MAX",
@@ -105,3 +108,9 @@ STALENESS_MS_MAX = 86_400_000
 # Share of the true nearest rows that an index can ask for: below, a graph is not worth having; above, an exact scan is.
 RECALL_TARGET_MIN = 0.5
 RECALL_TARGET_MAX = 0.999
+# Records or bytes that an index can be bounded to: the largest integer that every JSON reader keeps exactly.
+INDEX_BOUND_MAX = 2**53 - 1
+# Characters of what people call an API key.
+KEY_LABEL_LENGTH_MAX = 120
+# Indexes, and namespaces, that one API key can be scoped to.
+KEY_SCOPE_NAMES_MAX = 100

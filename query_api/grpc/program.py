@@ -7,26 +7,45 @@ import itertools
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import structlog
 
 from producer.steps import Step, no_step
+from query_api.access import NOTHING, Grant, key_of_headers, leave
 from query_api.grpc.exchange import Exchange, deadline_exceeded, timeout_of
 from query_api.grpc.frames import Gone, Messages
 from query_api.grpc.service import VECTOR_SERVICE, UnaryMethod
 from query_api.grpc.status import code_of
 from query_api.grpc.streams import StreamMethod
 from query_api.metrics import ApiMetrics
-from query_api.rest.addressing import Addressing
+from query_api.rest.addressing import Address
 from query_api.rest.exchange import Call, Receive, Scope, Send, header_dict
+from query_api.rest.program import Entrance
 from query_api.served import Served, ServedIndex
 from schemas.errors import Code, FreshetError, NotFound, Unimplemented
+from schemas.keys import Role
 
 __all__ = ["GrpcProgram", "is_grpc"]
 
 _log = structlog.get_logger(__name__)
 _TYPE = b"application/grpc"
 _UNKNOWN = "other"
+# Whatever does not stand here is a write: a new method is closed to keys that may only read until somebody has thought
+# about it.
+_READS = frozenset(
+    {
+        "Query",
+        "Fetch",
+        "FetchByMetadata",
+        "List",
+        "DescribeIndexStats",
+        "ListNamespaces",
+        "DescribeNamespace",
+    }
+)
+# Answered to everybody, as REST's health routes are.
+_OPEN = "/grpc.health.v1.Health/"
 
 
 def is_grpc(scope: Scope) -> bool:
@@ -51,7 +70,7 @@ class GrpcProgram:
         streams: Mapping[str, StreamMethod],
         *,
         served: Served,
-        addressing: Addressing,
+        entrance: Entrance,
         metrics: ApiMetrics,
         step: Step = no_step,
     ) -> None:
@@ -60,7 +79,7 @@ class GrpcProgram:
         self._streams = dict(streams)
         self._operations = {path: f"grpc.{path.rpartition('/')[2]}" for path in (*self._vectors, *self._streams)}
         self._served = served
-        self._addressing = addressing
+        self._entrance = entrance
         self._metrics = metrics
         self._step = step
         self._request_prefix = secrets.token_hex(4)
@@ -92,17 +111,26 @@ class GrpcProgram:
     async def _serve(
         self, path: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange
     ) -> None:
+        grant = await self._authenticate(path, headers)
         seconds = timeout_of(headers)
         messages = Messages(receive, encoding=headers.get(b"grpc-encoding", b"identity").decode("latin-1"))
-        method = self._vectors.get(path)
-        if method is not None:
+        with nullcontext() if path.startswith(_OPEN) else self._entrance.in_flight:
+            method = self._vectors.get(path)
+            if method is None:
+                await self._stream(path, messages, exchange, seconds)
+                return
             exchange.begin_deadline(seconds)
             message = await messages.only()
-            index = await self._index_of(path, scope, headers)
+            address = await self._addressed(scope, headers)
+            # Before anything tells whether the index exists.
+            grant.check_index(address.spec.name if address.spec is not None else address.missing_name)
+            grant.check_role(Role.READ if path.rpartition("/")[2] in _READS else Role.WRITE)
+            index = await self._index_of(path, address)
             reply = await method(Call(index, headers, b"", message))
             self._step("api.before_answer")
             await exchange.reply(reply.message, reply.headers)
-            return
+
+    async def _stream(self, path: str, messages: Messages, exchange: Exchange, seconds: float | None) -> None:
         stream = self._streams.get(path)
         if stream is None:
             known = ", ".join(name.removeprefix(f"/{VECTOR_SERVICE}/") for name in self._vectors)
@@ -121,12 +149,22 @@ class GrpcProgram:
         self._step("api.before_answer")
         await exchange.fail(error)
 
-    async def _index_of(self, path: str, scope: Scope, headers: Mapping[bytes, bytes]) -> ServedIndex:
-        """Return the index that a call is for. Raises `NotFound`, `LogUnavailable`."""
+    async def _authenticate(self, path: str, headers: Mapping[bytes, bytes]) -> Grant:
+        """Return what the call's key grants, and leave it for those who ask later. Raises `Unauthenticated`."""
+        access, key = self._entrance.rights.access, key_of_headers(headers)
+        grant = access.known(key)
+        if grant is None:
+            grant = NOTHING if path.startswith(_OPEN) else await access.grant(key)
+        leave(grant)
+        return grant
+
+    async def _addressed(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Address:
         host = headers.get(b"host", b"").decode("latin-1")
-        address = self._addressing.resolve(scope, host)
-        if not address.is_certain:
-            address = await self._addressing.look_again(scope, host)
+        address = self._entrance.addressing.resolve(scope, host)
+        return address if address.is_certain else await self._entrance.addressing.look_again(scope, host)
+
+    async def _index_of(self, path: str, address: Address) -> ServedIndex:
+        """Return the index that a call is for. Raises `NotFound`, `LogUnavailable`."""
         if address.missing is not None:
             raise address.missing
         if address.spec is None:

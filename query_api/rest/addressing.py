@@ -15,7 +15,18 @@ __all__ = ["Address", "Addressing"]
 _PREFIX = "/i/"
 # First segments of the control plane's paths; no path of an index begins with one of them.
 _CONTROL = frozenset(
-    {"backups", "collections", "docs", "healthz", "indexes", "metrics", "openapi.json", "readyz", "restore-jobs"}
+    {
+        "backups",
+        "collections",
+        "docs",
+        "healthz",
+        "indexes",
+        "keys",
+        "metrics",
+        "openapi.json",
+        "readyz",
+        "restore-jobs",
+    }
 )
 
 
@@ -35,6 +46,12 @@ class Address:
     def is_control(self) -> bool:
         """Whether the control plane was meant."""
         return self.spec is None and self.missing is None
+
+    @property
+    def missing_name(self) -> str | None:
+        """The name that a path gave an index that is missing."""
+        name = None if self.missing is None else self.missing.facts.get("name")
+        return name if isinstance(name, str) else None
 
 
 class Addressing:

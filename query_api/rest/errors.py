@@ -22,6 +22,8 @@ from schemas.errors import (
     PayloadTooLarge,
     PositionNotReached,
     TailFull,
+    TooManyRequests,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
     UnprocessableBody,
@@ -42,8 +44,10 @@ STATUS: dict[type[FreshetError], int] = {
     AlreadyExists: 409,
     PositionNotReached: 412,
     NotReady: 412,
+    Unauthenticated: 401,
     Forbidden: 403,
     TailFull: 429,
+    TooManyRequests: 429,
     Unavailable: 503,
     OutcomeUnknown: 504,
     DeadlineExceeded: 504,
@@ -80,6 +84,9 @@ def error_answer(error: FreshetError, *, is_control: bool) -> Answer:
         headers["allow"] = str(error.facts["allow"])
     if isinstance(error, OutcomeUnknown) and error.facts.get("position"):
         headers[POSITION_HEADER] = str(error.facts["position"])
+    if isinstance(error, Unauthenticated):
+        # RFC 9110, 11.6.1: a 401 names a way that is understood.
+        headers["www-authenticate"] = 'Bearer realm="freshet"'
     code = error.code if status != 500 else Code.INTERNAL
     body: dict[str, object]
     if is_control:

@@ -22,7 +22,7 @@ from query_api.rest.models import (
     RestoreBackupBody,
     parsed,
 )
-from schemas.catalog_events import ConfigureIndexEvent, check_index_name, check_spec
+from schemas.catalog_events import ConfigureIndexEvent, check_bounds, check_index_name, check_spec
 from schemas.errors import InvalidRequest, NotFound, UnprocessableBody
 from schemas.indexes import IndexSpec, Metric, VectorType
 from schemas.limits import TAG_KEY_BYTES_MAX, TAG_VALUE_BYTES_MAX, TAGS_MAX
@@ -55,6 +55,9 @@ def spec_of_create(document: dict[str, object], *, partitions: int) -> IndexSpec
         "tags": _tags(body.tags),
         "deletion_protection": body.deletion_protection or "disabled",
     }
+    check_bounds(body.max_records, body.max_bytes)
+    bounds = {"max_records": body.max_records, "max_bytes": body.max_bytes}
+    settings |= {name: bound for name, bound in bounds.items() if bound is not None}
     if body.index_schema is not None or body.deployment is not None:
         declared = declared_fields(body.index_schema.fields if body.index_schema is not None else {})
         settings["spec"] = _spec_of_deployment(body.deployment)
@@ -145,6 +148,8 @@ def describe_index(spec: IndexSpec, *, host: str, is_ready: bool, has_failed: bo
         "read_capacity": _READ_CAPACITY,
         "recall_target": spec.recall_target,
         "write_wait_ms": spec.write_wait_ms,
+        "max_records": settings.get("max_records"),
+        "max_bytes": settings.get("max_bytes"),
     }
     if spec.vector_type is VectorType.DENSE:
         described["dimension"] = spec.dimension
@@ -176,7 +181,9 @@ def event_of_configure(spec: IndexSpec, document: dict[str, object], *, is_stric
         raise InvalidRequest("Read capacity can only be OnDemand: an index here has what its machine has")
     _check_tags(body.tags or {})
     changes = (body.recall_target, body.deletion_protection)
-    return ConfigureIndexEvent(spec.name, *changes, body.tags or {}, body.write_wait_ms)
+    check_bounds(body.max_records, body.max_bytes)
+    bounds = (body.max_records, body.max_bytes)
+    return ConfigureIndexEvent(spec.name, *changes, body.tags or {}, body.write_wait_ms, *bounds)
 
 
 def _is_part(wanted: object, kept: object) -> bool:

@@ -10,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
 from producer.catalog import Catalog
+from query_api.access import granted
 from query_api.rest.index_bodies import describe_index, event_of_configure, refuse_model, spec_of_create
 from query_api.rest.models import CreateCollectionBody, parsed
 from query_api.rest.routing import body_of, control_only, documented, json_answer
@@ -84,7 +85,11 @@ def indexes_router(control: ControlPlane) -> APIRouter:
     async def list_indexes(request: Request) -> Response:
         knows_sparse = request.headers.get("x-pinecone-api-version", "") >= _SPARSE_SINCE
         await control.catch_up()
-        specs = [spec for spec in control.catalog.list() if knows_sparse or spec.vector_type is VectorType.DENSE]
+        specs = [
+            spec
+            for spec in control.catalog.list()
+            if granted().reaches(spec.name) and (knows_sparse or spec.vector_type is VectorType.DENSE)
+        ]
         return json_answer({"indexes": [control.described(spec) for spec in specs]})
 
     @router.post(

@@ -21,6 +21,7 @@ __all__ = [
     "CreateCollectionBody",
     "CreateForModelBody",
     "CreateIndexBody",
+    "CreateKeyBody",
     "CreateNamespaceBody",
     "DeleteBody",
     "DeploymentBody",
@@ -41,6 +42,7 @@ _Numbers = Annotated[
 _Object = Annotated[Any, WithJsonSchema({"type": "object"})]
 _RECALL_TARGET = "Share of the true nearest records that a query is to find, 0.5 to 0.999; 0.95 where none is given."
 _WRITE_WAIT = "How long a write is held until it is visible, 0 to 60,000 milliseconds; else as the server is set."
+_BOUND = "{} from which on upserts are refused; 0 = no bound, the server's own where none is given."
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -224,6 +226,17 @@ class CreateNamespaceBody(_Body):
     namespace_schema: Any = Field(None, alias="schema")
 
 
+class CreateKeyBody(_Body):
+    """`POST /keys`; a field that is not known is refused, since a scope that is misspelled must not be none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["read", "write", "admin"]
+    indexes: list[str] = Field(default_factory=list, description="Names of the indexes that it reaches; none = all.")
+    namespaces: list[str] = Field(default_factory=list, description="Namespaces that it reaches; none = all.")
+    label: str = ""
+
+
 class FieldBody(_Body):
     """One field of an index schema (API 2026-07): a vector, or metadata that is `filterable`."""
 
@@ -269,6 +282,8 @@ class CreateIndexBody(_Body):
     read_capacity: dict[str, Any] | None = None
     recall_target: float | None = Field(None, description=_RECALL_TARGET)
     write_wait_ms: int | None = Field(None, description=_WRITE_WAIT)
+    max_records: int | None = Field(None, description=_BOUND.format("Records"))
+    max_bytes: int | None = Field(None, description=_BOUND.format("Bytes of the snapshots"))
 
 
 class ConfigureIndexBody(_Body):
@@ -278,6 +293,8 @@ class ConfigureIndexBody(_Body):
     tags: dict[str, str] | None = None
     recall_target: float | None = Field(None, description=_RECALL_TARGET)
     write_wait_ms: int | None = Field(None, description=_WRITE_WAIT)
+    max_records: int | None = Field(None, description=_BOUND.format("Records"))
+    max_bytes: int | None = Field(None, description=_BOUND.format("Bytes of the snapshots"))
     read_capacity: dict[str, Any] | None = None
     spec: dict[str, Any] | None = None
     deployment: dict[str, Any] | None = None
@@ -357,6 +374,7 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     CreateBackupBody,
     RestoreBackupBody,
     StartImportBody,
+    CreateKeyBody,
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from query_api.access import granted
 from query_api.metrics import ApiMetrics
 from query_api.rest.routing import control_only, json_answer
 from query_api.served import Served, ServedIndex
@@ -29,8 +30,9 @@ def ops_router(
         is_ready = served.is_ready()
         body: dict[str, object] = {
             "ready": is_ready,
-            "indexes": [_progress(index) for index in served.indexes()],
-            "failures": dict(served.failures),
+            # Answered without a key too: the names of indexes are for those who may know them.
+            "indexes": [_progress(index) for index in served.indexes() if granted().reaches(index.spec.name)],
+            "failures": {} if granted().is_scoped else dict(served.failures),
         }
         return json_answer(body, status=200 if is_ready else 503)
 

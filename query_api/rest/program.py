@@ -6,6 +6,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -14,16 +15,19 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from producer.steps import Step, no_step
+from query_api.access import EVERYTHING
 from query_api.metrics import ApiMetrics
 from query_api.rest.addressing import Addressing
 from query_api.rest.errors import error_answer, speaks_control, status_of
 from query_api.rest.exchange import Answer, Call, Receive, Scope, Send, header_dict
 from query_api.rest.hot import HotRoutes
+from query_api.rest.rights import Rights, is_health
 from query_api.rest.routing import INDEX_KEY, answer_of
 from query_api.served import Served, ServedIndex
+from query_api.shedding import InFlight
 from schemas.errors import FreshetError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
 
-__all__ = ["Lifetime", "Program", "ProgramOptions", "add_error_handlers"]
+__all__ = ["Entrance", "Lifetime", "Program", "ProgramOptions", "add_error_handlers"]
 
 _log = structlog.get_logger(__name__)
 # A body that is too large is read to its end up to here, so that the client reads the answer instead of a reset.
@@ -51,6 +55,15 @@ class Lifetime:
     close: Callable[[], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What a request passes on its way in: which index it is for, whether it may, whether there is room for it."""
+
+    addressing: Addressing
+    rights: Rights
+    in_flight: InFlight
+
+
 class Program:
     """Serves REST. The hot routes are looked up here, everything else is the framework's."""
 
@@ -60,7 +73,7 @@ class Program:
         hot: HotRoutes,
         *,
         served: Served,
-        addressing: Addressing,
+        entrance: Entrance,
         metrics: ApiMetrics,
         options: ProgramOptions,
         lifetime: Lifetime,
@@ -68,7 +81,9 @@ class Program:
         self.rest = rest
         self._hot = hot
         self._served = served
-        self._addressing = addressing
+        self._addressing = entrance.addressing
+        self._rights = entrance.rights
+        self._in_flight = entrance.in_flight
         self._metrics = metrics
         self._options = options
         self._lifetime = lifetime
@@ -91,19 +106,23 @@ class Program:
         address = self._addressing.resolve(scope, host)
         operation = "other"
         try:
-            body = await self._body(headers, receive)
-            if not address.is_certain:
-                address = await self._addressing.look_again(scope, host)
-            if address.missing is not None:
-                raise address.missing
-            index = None if address.spec is None else await self._served.get(address.spec)
-            found = None if index is None else self._hot.table.get((scope["method"], address.path))
-            if index is None or found is None:
-                operation, status = await self._by_framework(scope, body, index, address.path, send)
-                self._count(operation, status, began)
-                return
-            operation, route = found
-            answer = await route(Call(index, headers, scope["query_string"], body))
+            grant = await self._rights.authenticate(scope, headers, address)
+            with nullcontext() if is_health(address) else self._in_flight:
+                body = await self._body(headers, receive)
+                if not address.is_certain:
+                    address = await self._addressing.look_again(scope, host)
+                if grant is not EVERYTHING:
+                    self._rights.authorize(grant, scope, address)
+                if address.missing is not None:
+                    raise address.missing
+                index = None if address.spec is None else await self._served.get(address.spec)
+                found = None if index is None else self._hot.table.get((scope["method"], address.path))
+                if index is None or found is None:
+                    operation, status = await self._by_framework(scope, body, index, address.path, send)
+                    self._count(operation, status, began)
+                    return
+                operation, route = found
+                answer = await route(Call(index, headers, scope["query_string"], body))
         except _Gone:
             return
         except FreshetError as error:

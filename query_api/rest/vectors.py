@@ -7,9 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from query_api.access import granted
 from query_api.commands import deletions, required_filter, update_of
 from query_api.documents import check_vectors_index, holds_documents
 from query_api.engine_stats import engine_stats
+from query_api.fullness import Fullness
 from query_api.matching import RecordPage
 from query_api.reads import IdPage, Reads
 from query_api.rest.decode import sparse_of
@@ -31,7 +33,7 @@ from schemas.records import dense_bytes
 __all__ = ["vectors_router"]
 
 
-def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
+def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes, fullness: Fullness) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["vectors"])
     _add_hot(router, hot)
@@ -69,11 +71,11 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
         body = DeleteBody(ids=ids, deleteAll=deleteAll, namespace=namespace)
         return await _delete(writes, call_of(request), body)
 
-    _add_questions(router, reads)
+    _add_questions(router, reads, fullness)
     return router
 
 
-def _add_questions(router: APIRouter, reads: Reads) -> None:
+def _add_questions(router: APIRouter, reads: Reads, fullness: Fullness) -> None:
     @router.get("/vectors/list", summary="List ids by prefix, in pages")
     async def list_ids(
         request: Request,
@@ -114,11 +116,11 @@ def _add_questions(router: APIRouter, reads: Reads) -> None:
         body = parsed(StatsBody, await body_of(request)) if await request.body() else StatsBody()
         if body.filter not in (None, {}):
             raise InvalidRequest("Describing index statistics with a metadata filter is not supported")
-        return await _stats(reads, call_of(request), body.consistency)
+        return await _stats(reads, fullness, call_of(request), body.consistency)
 
     @router.get("/describe_index_stats", summary="The same without a body")
     async def describe_index_stats_of(request: Request) -> Response:
-        return await _stats(reads, call_of(request), None)
+        return await _stats(reads, fullness, call_of(request), None)
 
 
 def _add_hot(router: APIRouter, hot: HotRoutes) -> None:
@@ -197,7 +199,7 @@ async def _delete(writes: Writes, call: Call, body: DeleteBody) -> Response:
     return json_answer(visible_fields(written), write_headers(written))
 
 
-async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
+async def _stats(reads: Reads, fullness: Fullness, call: Call, consistency: object) -> Response:
     stats, shown = await reads.stats(call.index, wanted_of(call.headers, consistency))
     spec = call.index.spec
     partitions = [
@@ -218,7 +220,7 @@ async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
     ]
     body: dict[str, object] = {
         "namespaces": {name: {"vectorCount": count} for name, count in sorted(stats.namespaces.items())},
-        "indexFullness": 0,
+        "indexFullness": fullness.share(call.index, stats.snapshots),
         "totalVectorCount": sum(stats.namespaces.values()),
         "metric": spec.metric.value,
         "vectorType": spec.vector_type.value,
@@ -226,7 +228,8 @@ async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
         "storageFullness": 0,
         "freshness": {
             "logId": spec.log_id,
-            "logBytes": call.index.log_bytes(),
+            # The log of all indexes: none of the business of a key that does not reach them.
+            "logBytes": None if granted().is_scoped else call.index.log_bytes(),
             "recallTarget": spec.recall_target,
             "partitions": partitions,
         },

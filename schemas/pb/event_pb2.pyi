@@ -125,7 +125,7 @@ class DeleteIndex(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ConfigureIndex(_message.Message):
-    __slots__ = ("name", "recall_target", "deletion_protection", "tags", "write_wait_ms")
+    __slots__ = ("name", "recall_target", "deletion_protection", "tags", "write_wait_ms", "max_records", "max_bytes")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,12 +138,46 @@ class ConfigureIndex(_message.Message):
     DELETION_PROTECTION_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     WRITE_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     recall_target: float
     deletion_protection: str
     tags: _containers.ScalarMap[str, str]
     write_wait_ms: int
-    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., write_wait_ms: _Optional[int] = ...) -> None: ...
+    max_records: int
+    max_bytes: int
+    def __init__(self, name: _Optional[str] = ..., recall_target: _Optional[float] = ..., deletion_protection: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., write_wait_ms: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class ApiKey(_message.Message):
+    __slots__ = ("id", "digest", "role", "indexes", "namespaces", "label", "created_ms")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    digest: bytes
+    role: str
+    indexes: _containers.RepeatedScalarFieldContainer[str]
+    namespaces: _containers.RepeatedScalarFieldContainer[str]
+    label: str
+    created_ms: int
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[bytes] = ..., role: _Optional[str] = ..., indexes: _Optional[_Iterable[str]] = ..., namespaces: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ..., created_ms: _Optional[int] = ...) -> None: ...
+
+class CreateKey(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: ApiKey
+    def __init__(self, key: _Optional[_Union[ApiKey, _Mapping]] = ...) -> None: ...
+
+class RevokeKey(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CreateBackup(_message.Message):
     __slots__ = ("backup_id", "index", "log_id", "name", "description", "next_offsets")
@@ -308,10 +342,12 @@ class CancelImport(_message.Message):
     def __init__(self, index_id: _Optional[str] = ..., id: _Optional[str] = ..., finished_ms: _Optional[int] = ...) -> None: ...
 
 class CatalogEvent(_message.Message):
-    __slots__ = ("create_index", "delete_index", "configure_index", "create_backup", "pin_backup", "delete_backup", "restore_backup", "advance_restore", "finish_restore", "start_import", "report_import", "cancel_import")
+    __slots__ = ("create_index", "delete_index", "configure_index", "create_key", "revoke_key", "create_backup", "pin_backup", "delete_backup", "restore_backup", "advance_restore", "finish_restore", "start_import", "report_import", "cancel_import")
     CREATE_INDEX_FIELD_NUMBER: _ClassVar[int]
     DELETE_INDEX_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CREATE_KEY_FIELD_NUMBER: _ClassVar[int]
+    REVOKE_KEY_FIELD_NUMBER: _ClassVar[int]
     CREATE_BACKUP_FIELD_NUMBER: _ClassVar[int]
     PIN_BACKUP_FIELD_NUMBER: _ClassVar[int]
     DELETE_BACKUP_FIELD_NUMBER: _ClassVar[int]
@@ -324,6 +360,8 @@ class CatalogEvent(_message.Message):
     create_index: CreateIndex
     delete_index: DeleteIndex
     configure_index: ConfigureIndex
+    create_key: CreateKey
+    revoke_key: RevokeKey
     create_backup: CreateBackup
     pin_backup: PinBackup
     delete_backup: DeleteBackup
@@ -333,4 +371,4 @@ class CatalogEvent(_message.Message):
     start_import: StartImport
     report_import: ReportImport
     cancel_import: CancelImport
-    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ..., create_backup: _Optional[_Union[CreateBackup, _Mapping]] = ..., pin_backup: _Optional[_Union[PinBackup, _Mapping]] = ..., delete_backup: _Optional[_Union[DeleteBackup, _Mapping]] = ..., restore_backup: _Optional[_Union[RestoreBackup, _Mapping]] = ..., advance_restore: _Optional[_Union[AdvanceRestore, _Mapping]] = ..., finish_restore: _Optional[_Union[FinishRestore, _Mapping]] = ..., start_import: _Optional[_Union[StartImport, _Mapping]] = ..., report_import: _Optional[_Union[ReportImport, _Mapping]] = ..., cancel_import: _Optional[_Union[CancelImport, _Mapping]] = ...) -> None: ...
+    def __init__(self, create_index: _Optional[_Union[CreateIndex, _Mapping]] = ..., delete_index: _Optional[_Union[DeleteIndex, _Mapping]] = ..., configure_index: _Optional[_Union[ConfigureIndex, _Mapping]] = ..., create_key: _Optional[_Union[CreateKey, _Mapping]] = ..., revoke_key: _Optional[_Union[RevokeKey, _Mapping]] = ..., create_backup: _Optional[_Union[CreateBackup, _Mapping]] = ..., pin_backup: _Optional[_Union[PinBackup, _Mapping]] = ..., delete_backup: _Optional[_Union[DeleteBackup, _Mapping]] = ..., restore_backup: _Optional[_Union[RestoreBackup, _Mapping]] = ..., advance_restore: _Optional[_Union[AdvanceRestore, _Mapping]] = ..., finish_restore: _Optional[_Union[FinishRestore, _Mapping]] = ..., start_import: _Optional[_Union[StartImport, _Mapping]] = ..., report_import: _Optional[_Union[ReportImport, _Mapping]] = ..., cancel_import: _Optional[_Union[CancelImport, _Mapping]] = ...) -> None: ...

@@ -241,6 +241,7 @@ def test_query_finds_by_vector_by_record_and_with_a_filter(server, index, tmp_pa
         (("load", "rows.csv", "-i", "x"), "none of the kinds"),
         (("load", "missing.jsonl", "-i", "x"), "No such file"),
         (("config", "--set", "port"), "NAME=VALUE"),
+        (("indexes", "configure", "x", "--bound", "rows=1"), "records=N or bytes=N"),
         (("config", "--set", "prot=1"), "Did you mean 'port'"),
     ],
 )

@@ -17,7 +17,14 @@ from schemas.backup_events import (
     RestoreBackupEvent,
 )
 from schemas.backups import Cursor, Pin
-from schemas.catalog_events import ConfigureIndexEvent, CreateIndexEvent, DeleteIndexEvent, encode_catalog
+from schemas.catalog_events import (
+    ConfigureIndexEvent,
+    CreateIndexEvent,
+    CreateKeyEvent,
+    DeleteIndexEvent,
+    RevokeKeyEvent,
+    encode_catalog,
+)
 from schemas.events import encode
 from schemas.import_events import (
     BadRow,
@@ -29,6 +36,7 @@ from schemas.import_events import (
     StartImportEvent,
 )
 from schemas.indexes import IndexSpec, Metric, VectorType
+from schemas.keys import ApiKey, Role
 from schemas.operations import CreateNamespace, Delete, DeleteNamespace, DeleteWhere, Update, UpdateWhere, Upsert
 from schemas.partitions import partition_of
 from schemas.records import dense_bytes, make_sparse
@@ -157,6 +165,20 @@ CATALOG_EVENTS = {
         end=ImportEnd("Failed", "File one/a.parquet has changed.", 1_764_000_001_123),
     ),
     "cancel_import": CancelImportEvent("movies.Abcdefghij_0123456789-", "0f1e", 1_764_000_001_123),
+    "configure_index_bounds": ConfigureIndexEvent("movies", max_records=1_000_000, max_bytes=0),
+    "create_key": CreateKeyEvent(
+        ApiKey(
+            "0123456789ab",
+            bytes(range(32)),
+            Role.WRITE,
+            ("movies",),
+            ("__default__", "a"),
+            "naïve job",
+            1_700_000_000_000,
+        )
+    ),
+    "create_key_admin": CreateKeyEvent(ApiKey("ba9876543210", bytes(range(32, 64)), Role.ADMIN)),
+    "revoke_key": RevokeKeyEvent("0123456789ab"),
 }
 
 NAMESPACES = ["", "__default__", "a", "ab", "abc", "abcd", "tenant-42", "x" * 511, "x" * 512, "\x01", "\x7f", "a b"]

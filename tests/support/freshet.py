@@ -70,13 +70,14 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
 
 @dataclass
 class Freshet:
-    """A server on `folder`; `settings` are environment variables. Starting again uses the same ports."""
+    """A server on `folder`; `settings` are environment variables, `call` sends `key`. A restart keeps the ports."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     # Who signed the certificate, where the server has one.
     authority: str | None = None
+    key: str = ""
 
     def __post_init__(self) -> None:
         port, index_port, indexer_port, *rest = free_ports(5)
@@ -160,7 +161,7 @@ class Freshet:
         trust: ssl.SSLContext | None = None
         if "FRESHET_TLS_CERTIFICATE" in self.env:
             trust = ssl.create_default_context(cafile=self.authority)
-        with Client(self.url, trust) as client:
+        with Client(self.url, trust, key=self.key) as client:
             return client.call(method, path, body)
 
     def is_ready(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from compose.config import Settings, default_of, load_settings, obeying
+from compose.config import Settings, api_key, default_of, load_settings, obeying
 from compose.spelling import parse_ports, spell
 from indexer.merge_policy import MergeOptions
 from schemas.errors import ConfigError
@@ -96,13 +96,12 @@ def test_wrong_value_is_refused_with_name_and_reason(monkeypatch, name, value, r
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
-def test_address_that_others_reach_is_refused_without_keys(monkeypatch, address):
-    """Without keys only loopback is bound, unless a setting says otherwise loudly."""
+def test_address_that_others_reach_is_closed_without_keys(monkeypatch, address):
+    """Without keys only loopback is open, unless a setting says otherwise loudly."""
     monkeypatch.setenv("FRESHET_BIND", address)
-    with pytest.raises(ConfigError, match="there are no keys yet"):
-        load_settings()
+    assert not load_settings().settings.is_open_without_keys
     monkeypatch.setenv("FRESHET_BIND_WITHOUT_KEYS", "true")
-    assert load_settings().settings.bind == address
+    assert load_settings().settings.is_open_without_keys
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -110,6 +109,29 @@ def test_loopback_is_bound(monkeypatch, address):
     """Every spelling of this machine alone is fine."""
     monkeypatch.setenv("FRESHET_BIND", address)
     assert load_settings().settings.bind == address
+    assert load_settings().settings.is_open_without_keys
+
+
+def test_key_of_the_commands_is_in_the_environment_or_in_a_file(monkeypatch, tmp_path):
+    """It is no setting, and never shown; the variable wins over the file, and line ends around it do not matter."""
+    assert api_key() == ""
+    file = tmp_path / "key"
+    file.write_text("fsk_file\n")
+    monkeypatch.setenv("FRESHET_API_KEY_FILE", str(file))
+    assert api_key() == "fsk_file"
+    monkeypatch.setenv("FRESHET_API_KEY", "fsk_variable")
+    assert api_key() == "fsk_variable"
+    assert "fsk_" not in str(load_settings().effective())
+    monkeypatch.delenv("FRESHET_API_KEY")
+    for path in (tmp_path / "none", tmp_path):
+        monkeypatch.setenv("FRESHET_API_KEY_FILE", str(path))
+        with pytest.raises(ConfigError, match="Cannot read the API key"):
+            api_key()
+    for key in ("schlüssel", "a\nb"):
+        monkeypatch.setenv("FRESHET_API_KEY", key)
+        with pytest.raises(ConfigError, match="no API key") as refused:
+            api_key()
+        assert key not in str(refused.value)
 
 
 def test_ports_are_read_and_spelled_as_ranges():

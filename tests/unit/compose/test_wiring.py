@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ import pytest
 
 from compose.config import load_settings
 from compose.holding import run_directory
-from compose.wiring import crash_step, is_embedded, open_logs
+from compose.wiring import api_parts, catalog_at_rest, crash_step, is_embedded, open_logs
+from producer.keys import create_key, new_key
 from producer.log.kafka import KafkaLogs
 from producer.log.sqlite import SqliteLogs
 from producer.steps import no_step
 from schemas.errors import ConfigError
+from schemas.keys import Role
 
 
 def test_log_is_chosen_by_its_address():
@@ -67,3 +70,33 @@ def test_no_crash_step_does_nothing():
     assert crash_step("") is no_step
     crash_step("x:5")("x")
     assert os.getpid() > 0
+
+
+async def parts_of(settings):
+    async with api_parts(settings, index_ports=()) as parts:
+        return parts.options
+
+
+def test_address_that_others_reach_is_served_once_there_is_a_key(tmp_path):
+    """Without any key the API does not start there, and says what to do; with one it does, and is never open."""
+    chosen = {"data_dir": tmp_path / "data", "bind": "192.0.2.1"}
+    settings = load_settings(overrides=chosen).settings
+    with pytest.raises(ConfigError, match="freshet keys create"):
+        asyncio.run(parts_of(settings))
+    open_to_all = load_settings(overrides={**chosen, "bind_without_keys": "true"}).settings
+    assert asyncio.run(parts_of(open_to_all)).is_open_without_keys
+
+    async def make() -> None:
+        async with catalog_at_rest(settings) as catalog:
+            await create_key(catalog, new_key(Role.ADMIN, created_ms=1)[1])
+
+    asyncio.run(make())
+    assert not asyncio.run(parts_of(settings)).is_open_without_keys
+
+
+def test_limits_reach_those_who_obey_them(tmp_path):
+    """Rates, requests at a time and bounds of indexes are settings."""
+    limits = {"query_rate_max": "2.5", "requests_in_flight_max": "9", "index_records_max": "7", "index_bytes_max": "8"}
+    options = asyncio.run(parts_of(load_settings(overrides={"data_dir": tmp_path, **limits}).settings))
+    assert (options.rates.query, options.rates.upsert, options.requests_in_flight_max) == (2.5, 0, 9)
+    assert (options.bounds.max_records, options.bounds.max_bytes) == (7, 8)

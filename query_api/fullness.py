@@ -1,0 +1,168 @@
+"""How full an index is, and whether it takes upserts: by its newest snapshots and what this process appended since.
+
+What other processes have appended and no snapshot shows yet is not counted, nor is what is being appended right now: an
+index may hold that much more than its bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from weakref import WeakKeyDictionary
+
+import orjson
+
+from indexer.snapshots.snapshot import Snapshot
+from query_api.engine_stats import bytes_of
+from query_api.freshness import reach
+from query_api.served import ServedIndex
+from schemas.errors import IndexFull, TooManyRequests
+from schemas.indexes import IndexSpec
+from schemas.operations import Upsert
+
+__all__ = ["BoundOptions", "Fullness"]
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BoundOptions:
+    """Bounds of an index that names none itself; 0 = none.
+
+    Bytes are those of the objects that the newest snapshots name. Where it can't be told at once whether an index is
+    full, an upsert waits for at most `wait_seconds`.
+    """
+
+    max_records: int = 0
+    max_bytes: int = 0
+    wait_seconds: float = 2.0
+
+
+class _Unseen:
+    """Upserts of this process to one partition that its snapshot may not show yet."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[int, int, int]] = deque()
+        self._lineage = 0
+        self._measured: tuple[Snapshot | None, int] = (None, 0)
+        self.records = 0
+        self.bytes = 0
+        self.next_offset = 0
+
+    def appended(self, next_offset: int, records: int, size: int) -> None:
+        """Take note of a batch."""
+        self._batches.append((next_offset, records, size))
+        self.records += records
+        self.bytes += size
+        self.next_offset = max(self.next_offset, next_offset)
+
+    def shown(self, snapshot: Snapshot) -> None:
+        """Forget what `snapshot` shows, and what was lost with the end of the log where that made a new lineage."""
+        is_lost = snapshot.lineage != self._lineage
+        self._lineage = snapshot.lineage
+        while self._batches and (is_lost or self._batches[0][0] <= snapshot.next_offset):
+            _, records, size = self._batches.popleft()
+            self.records -= records
+            self.bytes -= size
+
+    def size_of(self, snapshot: Snapshot) -> int:
+        """Return the bytes of a snapshot, counted once per snapshot."""
+        if self._measured[0] is not snapshot:
+            self._measured = (snapshot, bytes_of(snapshot))
+        return self._measured[1]
+
+
+class Fullness:
+    """Keeps the bounds of all indexes of this process."""
+
+    def __init__(self, options: BoundOptions) -> None:
+        self._options = options
+        self._unseen: WeakKeyDictionary[ServedIndex, list[_Unseen]] = WeakKeyDictionary()
+
+    def bounds(self, spec: IndexSpec) -> tuple[int, int]:
+        """Return the most records and bytes of an index, 0 for no bound."""
+        records, size = _own_bounds(spec.settings)
+        return (
+            self._options.max_records if records is None else records,
+            self._options.max_bytes if size is None else size,
+        )
+
+    def share(self, index: ServedIndex, snapshots: Sequence[Snapshot]) -> float:
+        """Return how full the index is that `snapshots` show, 0 to 1; 0 where it has no bound."""
+        records_max, bytes_max = self.bounds(index.spec)
+        shares = [0.0]
+        if records_max:
+            shares.append(sum(snapshot.live_rows for snapshot in snapshots) / records_max)
+        if bytes_max:
+            shares.append(sum(map(bytes_of, snapshots)) / bytes_max)
+        return min(1.0, max(shares))
+
+    async def check(self, index: ServedIndex) -> None:
+        """Let an upsert pass unless the index is full.
+
+        What no snapshot shows yet may have replaced records, so it is waited for before it is counted as more.
+        Raises `IndexFull`; `TooManyRequests` where what is not shown yet would fill the index.
+        """
+        if self.bounds(index.spec) == (0, 0) or self._excess(index) is None:
+            return
+        until = asyncio.get_running_loop().time() + self._options.wait_seconds
+        for follower, unseen in zip(index.followers, self._of(index), strict=True):
+            if await follower.opened(until=until):
+                await reach(follower, unseen.next_offset, until=until)
+        excess = self._excess(index)
+        if excess is None:
+            return
+        if any(unseen.records for unseen in self._of(index)):
+            raise TooManyRequests(
+                f"Index '{index.spec.name}' may be full: with what is not indexed yet it has {excess}. Nothing was "
+                "written: send again.",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        raise IndexFull(
+            f"Index is full, cannot accept data. Index '{index.spec.name}' has {excess}. Delete records, or configure "
+            "a larger bound."
+        )
+
+    def appended(self, index: ServedIndex, partition: int, next_offset: int, events: Sequence[object]) -> None:
+        """Take note of events that this process appended."""
+        if self.bounds(index.spec) == (0, 0):
+            return
+        upserts = [event for event in events if isinstance(event, Upsert)]
+        if upserts:
+            self._of(index)[partition].appended(next_offset, len(upserts), sum(map(_size_of, upserts)))
+
+    def _of(self, index: ServedIndex) -> list[_Unseen]:
+        return self._unseen.setdefault(index, [_Unseen() for _ in range(index.spec.partitions)])
+
+    def _excess(self, index: ServedIndex) -> str | None:
+        """Return of what there is as much as there may be, None where there is room."""
+        records_max, bytes_max = self.bounds(index.spec)
+        records = size = 0
+        for follower, unseen in zip(index.followers, self._of(index), strict=True):
+            if follower.is_open:
+                unseen.shown(follower.snapshot)
+                records += follower.snapshot.live_rows
+                size += unseen.size_of(follower.snapshot) if bytes_max else 0
+            records += unseen.records
+            size += unseen.bytes
+        if records_max and records >= records_max:
+            return f"{records} records; its bound (max_records) is {records_max}"
+        if bytes_max and size >= bytes_max:
+            return f"{size} bytes; its bound (max_bytes) is {bytes_max}"
+        return None
+
+
+@lru_cache(maxsize=4_096)
+def _own_bounds(settings: bytes) -> tuple[int | None, int | None]:
+    """Return the bounds that an index names itself; whatever a foreign record put there is none."""
+    kept = orjson.loads(settings)
+    records, size = kept.get("max_records"), kept.get("max_bytes")
+    return (records if type(records) is int else None, size if type(size) is int else None)
+
+
+def _size_of(event: Upsert) -> int:
+    sparse = 0 if event.sparse is None else event.sparse.indices.nbytes + event.sparse.values.nbytes
+    return len(event.id) + len(event.values) + sparse + len(event.metadata)
