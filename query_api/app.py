@@ -17,6 +17,7 @@ from producer.pokes import PokeReceiver
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
 from query_api.access import Access
+from query_api.appends import Appends
 from query_api.doors import Doors
 from query_api.ends import EndsOptions
 from query_api.follower import FollowerOptions
@@ -234,15 +235,8 @@ def _reads(options: ApiOptions, threads: ThreadPoolExecutor, gates: Gates) -> Re
 
 
 def _writes(deps: ApiDeps, metrics: ApiMetrics, gates: Gates) -> Writes:
-    return Writes(
-        deps.publisher,
-        clock_ms=deps.clock_ms,
-        metrics=metrics,
-        options=deps.options.writes,
-        freshness=deps.options.freshness,
-        gates=gates,
-        step=deps.step,
-    )
+    appends = Appends(deps.publisher, clock_ms=deps.clock_ms, metrics=metrics, fullness=gates.fullness, step=deps.step)
+    return Writes(appends, options=deps.options.writes, freshness=deps.options.freshness, gates=gates)
 
 
 def _serving_parts(deps: ApiDeps, metrics: ApiMetrics, threads: ThreadPoolExecutor) -> ServingParts:

@@ -7,15 +7,14 @@ namespace existed) is computed by the fold and waited for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.publisher import PublishedBatch, Publisher
-from producer.steps import Step, no_step
+from producer.publisher import PublishedBatch
+from query_api.appends import Appends
 from query_api.filterable import check_filterable
 from query_api.freshness import Freshness, decide_existence, reach
 from query_api.gates import Gates
-from query_api.metrics import ApiMetrics
 from query_api.served import ServedIndex
 from query_api.shedding import Operation
 from schemas.changes import Outcome
@@ -24,7 +23,6 @@ from schemas.errors import (
     Code,
     IndexFull,
     InvalidRequest,
-    LogUnavailable,
     NotFound,
     OutcomeUnknown,
     TailFull,
@@ -87,25 +85,11 @@ class Written:
 class Writes:
     """Puts commands on the logs of indexes."""
 
-    def __init__(
-        self,
-        publisher: Publisher,
-        *,
-        clock_ms: Callable[[], int],
-        metrics: ApiMetrics,
-        options: WriteOptions,
-        freshness: Freshness,
-        gates: Gates,
-        step: Step = no_step,
-    ) -> None:
-        self._publisher = publisher
-        self._clock_ms = clock_ms
-        self._metrics = metrics
+    def __init__(self, appends: Appends, *, options: WriteOptions, freshness: Freshness, gates: Gates) -> None:
+        self._appends = appends
         self._options = options
         self._freshness = freshness
         self._gates = gates
-        self._step = step
-        self._under_way: set[asyncio.Task[PublishedBatch]] = set()
 
     async def append(
         self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext
@@ -181,8 +165,7 @@ class Writes:
 
     async def close(self) -> None:
         """Wait for the appends that were accepted and whose callers have gone."""
-        if self._under_way:
-            await asyncio.wait(set(self._under_way))
+        await self._appends.close()
 
     async def _existing(self, index: ServedIndex, namespace: str, context: WriteContext) -> str:
         """Return the canonical name of a namespace. Raises `NotFound` as `delete` does."""
@@ -212,38 +195,15 @@ class Writes:
             index.allow_if_recovered(follower.partition)
             if snapshot.tail_rows > self._options.tail_rows_max:
                 self._check_tail(index, name)
-        task = asyncio.create_task(self._append_and_note(index, name, events, context, applied))
-        self._under_way.add(task)
-        task.add_done_callback(self._done)
-        # A client that goes away must not keep an accepted write from being known here.
-        return await asyncio.shield(task), lineage
-
-    async def _append_and_note(
-        self, index: ServedIndex, namespace: str, events: Sequence[Event], context: WriteContext, applied: int
-    ) -> PublishedBatch:
-        began_ms = self._clock_ms()
-        try:
-            batch = await self._publisher.publish(
-                index.spec, namespace, events, headers=context.headers, idempotency_key=context.idempotency_key
-            )
-        except LogUnavailable as error:
-            if error.outcome == "unknown":
-                index.ends.forget()
-            raise
-        index.ends.appended(
-            batch.partition, begin_offset=batch.begin_offset, next_offset=batch.next_offset, time_ms=began_ms
+        batch = await self._appends.append(
+            index,
+            name,
+            events,
+            headers=context.headers,
+            idempotency_key=context.idempotency_key,
+            applied=applied,
         )
-        self._gates.fullness.appended(index, batch.partition, batch.next_offset, events)
-        self._metrics.events.inc(len(events))
-        index.check_append(batch.partition, begin_offset=batch.begin_offset, applied=applied)
-        self._step("api.after_append")
-        return batch
-
-    def _done(self, task: asyncio.Task[PublishedBatch]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            # Asked for, so that the error of a write whose client went away is no stray traceback; it was counted.
-            task.exception()
+        return batch, lineage
 
     def _check_tail(self, index: ServedIndex, namespace: str) -> None:
         follower = index.follower_of(namespace)

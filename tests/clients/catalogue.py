@@ -91,13 +91,13 @@ FRAMEWORKS = (
 # Over gRPC without TLS; by name the older generation needs hosts without a scheme. With TLS the same programs, and
 # those of REST, where the clients trust the certificate.
 GRPC = (
-    Client(PYTHON_10, "python/grpc_10.py", 47, "gRPC"),
-    Client(PYTHON_8, "python/grpc_8.py", 47, "gRPC"),
+    Client(PYTHON_10, "python/grpc_10.py", 48, "gRPC"),
+    Client(PYTHON_8, "python/grpc_8.py", 48, "gRPC"),
 )
-GRPC_BARE_HOSTS = Client(PYTHON_8, "python/grpc_8.py", 47, "gRPC by name")
+GRPC_BARE_HOSTS = Client(PYTHON_8, "python/grpc_8.py", 48, "gRPC by name")
 TLS = (
-    Client(PYTHON_10, "python/grpc_10.py", 47, "gRPC TLS"),
-    Client(PYTHON_8, "python/grpc_8.py", 47, "gRPC TLS"),
+    Client(PYTHON_10, "python/grpc_10.py", 48, "gRPC TLS"),
+    Client(PYTHON_8, "python/grpc_8.py", 48, "gRPC TLS"),
     Client(PYTHON_10, "python/generation_10.py", 73, "REST TLS"),
     Client(TYPESCRIPT_9, "typescript/generation_9.mjs", 43, "REST TLS"),
 )

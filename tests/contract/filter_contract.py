@@ -14,10 +14,10 @@ from schemas.errors import Code
 from tests.contract.api_contract import Api, Refused, ids, vector
 from tests.contract.filter_cases import CASES, RECORDS, REFUSED
 
-__all__ = ["FilterContract"]
+__all__ = ["NUMBERED", "REFUSALS", "FilterContract"]
 
-_NUMBERED = [pytest.param(where, matching, id=f"{n}-{str(where)[:60]}") for n, (where, matching) in enumerate(CASES)]
-_REFUSED = [pytest.param(where, message, id=f"{n}-{str(where)[:60]}") for n, (where, message) in enumerate(REFUSED)]
+NUMBERED = [pytest.param(where, matching, id=f"{n}-{str(where)[:60]}") for n, (where, matching) in enumerate(CASES)]
+REFUSALS = [pytest.param(where, message, id=f"{n}-{str(where)[:60]}") for n, (where, message) in enumerate(REFUSED)]
 
 
 def fill(api: Api) -> None:
@@ -41,7 +41,7 @@ class FilterContract:
         cls.settled(api)
         return api
 
-    @pytest.mark.parametrize(("where", "matching"), _NUMBERED)
+    @pytest.mark.parametrize(("where", "matching"), NUMBERED)
     def test_reads_find_what_matches(self, filled: Api, where: dict[str, Any], matching: tuple[str, ...]) -> None:
         """Query, fetch by metadata and a counted update give the records that the table names, and no others."""
         found = filled.query(vector=[1, 0, 0, 0], topK=100, filter=where)
@@ -53,7 +53,7 @@ class FilterContract:
         counted = filled.update(filter=where, setMetadata={"hit": True}, dryRun=True)
         assert counted == {"matchedRecords": len(matching)}
 
-    @pytest.mark.parametrize(("where", "matching"), _NUMBERED)
+    @pytest.mark.parametrize(("where", "matching"), NUMBERED)
     def test_writes_change_what_matches(self, apis: Any, where: dict[str, Any], matching: tuple[str, ...]) -> None:
         """An update by filter says how many it changed, and changes them; a delete leaves the others."""
         api: Api = apis()
@@ -66,7 +66,7 @@ class FilterContract:
         # What is left would wait in vain for the kind of segment.
         api.delete_namespace(api.space)
 
-    @pytest.mark.parametrize(("where", "message"), _REFUSED)
+    @pytest.mark.parametrize(("where", "message"), REFUSALS)
     def test_what_is_no_filter_is_refused_everywhere(self, filled: Api, where: Any, message: str) -> None:
         """With one message, by every operation that takes a filter; nothing is changed."""
         asked = (

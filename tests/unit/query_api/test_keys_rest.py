@@ -11,7 +11,15 @@ from producer.keys import create_key, new_key, revoke_key
 from schemas.keys import Role
 from tests.support.api_server import ApiServer
 
-ROUTE_PARTS = {"name": "movies", "key_id": "0123456789ab"}
+ROUTE_PARTS = {
+    "name": "movies",
+    "key_id": "0123456789ab",
+    "backup_id": "0" * 32,
+    "job_id": "0" * 32,
+    "id": "0f1e",
+    "import_id": "0f1e",
+    "namespace": "a",
+}
 # Answered without a key.
 OPEN = {("get", "/healthz"), ("get", "/readyz")}
 # What a key that may only read can do; all else must be refused to it.
@@ -29,6 +37,17 @@ READS = {
     ("get", "/collections"),
     ("get", "/backups"),
     ("get", "/metrics"),
+    ("post", "/vectors/fetch_by_metadata"),
+    ("post", "/records/namespaces/{namespace}/search"),
+    ("post", "/namespaces/{namespace}/documents/search"),
+    ("post", "/namespaces/{namespace}/documents/fetch"),
+    ("post", "/namespaces/{namespace}/documents/list"),
+    ("get", "/bulk/imports"),
+    ("get", "/bulk/imports/{id}"),
+    ("get", "/collections/{name}"),
+    ("get", "/backups/{backup_id}"),
+    ("get", "/restore-jobs"),
+    ("get", "/restore-jobs/{job_id}"),
 }
 WRITES = {
     ("post", "/vectors/upsert"),
@@ -37,6 +56,12 @@ WRITES = {
     ("delete", "/vectors/delete"),
     ("post", "/namespaces"),
     ("delete", "/namespaces/{name}"),
+    ("post", "/records/namespaces/{namespace}/upsert"),
+    ("post", "/namespaces/{namespace}/documents/upsert"),
+    ("post", "/namespaces/{namespace}/documents/update"),
+    ("post", "/namespaces/{namespace}/documents/delete"),
+    ("post", "/bulk/imports"),
+    ("delete", "/bulk/imports/{id}"),
 }
 
 
@@ -84,13 +109,13 @@ def keys(tmp_path_factory):
 
 
 def routes(keys):
-    paths = keys.server.app.rest.openapi()["paths"]
+    paths = keys.server.app.rest.rest.openapi()["paths"]
     return {(method, path) for path, operations in paths.items() for method in operations}
 
 
 def address(path):
     plain = re.sub(r"{(\w+)}", lambda match: ROUTE_PARTS[match[1]], path)
-    at_index = path.startswith(("/vectors", "/query", "/namespaces", "/describe_index_stats"))
+    at_index = path.startswith(("/vectors", "/query", "/namespaces", "/describe_index_stats", "/records", "/bulk"))
     return f"/i/movies{plain}" if at_index else plain
 
 

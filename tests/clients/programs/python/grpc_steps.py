@@ -49,6 +49,7 @@ RECORDS = (
     *data.SEVERAL,
     *data.CHANGE,
     *data.BY_FILTER,
+    *data.BY_METADATA,
     *data.DELETE,
     *data.NAMESPACES,
     *data.CREATE_NAMESPACE,
