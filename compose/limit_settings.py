@@ -34,6 +34,11 @@ class LimitSettings(BaseSettings):
         "Requests that an API process works on at a time; above that they get a 429. 0 for no bound.",
         ge=0,
     )
+    bodies_bytes_max: int | None = obeyed_by(
+        "query_api.app:ApiOptions.bodies_bytes_max",
+        "Bytes of requests that an API process holds at a time; above that they get a 429. 0 for no bound.",
+        ge=0,
+    )
     connections_max: int | None = obeyed_by(
         "compose.connections:ConnectionLimits.connections_max",
         "Connections open at a time; 0 for what open files allow.",

@@ -46,7 +46,7 @@ from query_api.rest.rights import Rights
 from query_api.rest.vectors import vectors_router
 from query_api.restores import RestoreOptions, RestoreParts, Restores
 from query_api.served import Served, ServingParts
-from query_api.shedding import InFlight, RateOptions, Rates
+from query_api.shedding import Bodies, InFlight, RateOptions, Rates
 from query_api.writes import WriteOptions, Writes
 from schemas.indexes import IndexSpec
 from schemas.limits import BODY_BYTES_MAX
@@ -72,6 +72,7 @@ class ApiOptions:
     is_open_without_keys: bool = True
     # Per process; 0 = no bound.
     requests_in_flight_max: int = 0
+    bodies_bytes_max: int = 512 * 1024 * 1024
     body_bytes_max: int = BODY_BYTES_MAX
     search_threads: int = 2
     follower_threads: int = 2
@@ -189,6 +190,7 @@ def _entrance(catalog: Catalog, options: ApiOptions) -> Entrance:
         Addressing(catalog, control_port=options.control_port),
         Rights(Access(catalog, is_open_without_keys=options.is_open_without_keys)),
         InFlight(options.requests_in_flight_max),
+        Bodies(options.bodies_bytes_max),
     )
 
 

@@ -1,4 +1,4 @@
-"""What one API process takes: requests per second of one kind in one namespace, and requests at a time.
+"""What one API process takes: requests per second of one kind in one namespace, requests and their bytes at a time.
 
 What is above is refused at once, with the time after which it would pass: a queue would only make everybody late.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from schemas.errors import TooManyRequests
 
-__all__ = ["InFlight", "Operation", "RateOptions", "Rates"]
+__all__ = ["Bodies", "Body", "InFlight", "Operation", "RateOptions", "Rates"]
 
 
 class Operation(StrEnum):
@@ -85,6 +87,70 @@ class Rates:
         while len(self._full_at) > self._buckets_max:
             # The one that was asked for longest ago: most likely full again by now.
             self._full_at.popitem(last=False)
+
+
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class Body:
+    """What is held of the body of one request."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Take in so many bytes more. Raises `TooManyRequests` where there is no room for them."""
+        self._bodies.take(size)
+        self._size += size
+
+    def drop(self) -> None:
+        """Let go of all of it."""
+        self._bodies.release(self._size)
+        self._size = 0
+
+    def counted(self, receive: _Receive) -> _Receive:
+        """Return a `receive` of ASGI that takes in what it passes on; it raises `TooManyRequests`."""
+
+        async def taking() -> MutableMapping[str, Any]:
+            message = await receive()
+            self.take(len(message.get("body", b"")))
+            return message
+
+        return taking
+
+
+class Bodies:
+    """Bytes of bodies that one process holds at a time, of requests that are read or worked on."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max`: 0 = no bound."""
+        self._max = bytes_max
+        self._now = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[Body]:
+        """Give room to the body of one request, for as long as the block runs."""
+        body = Body(self)
+        try:
+            yield body
+        finally:
+            body.drop()
+
+    def take(self, size: int) -> None:
+        """Take in so many bytes. Raises `TooManyRequests` where there is no room for them."""
+        if self._max and size and self._now + size > self._max:
+            raise TooManyRequests(
+                f"This server holds {self._now} bytes of requests; max {self._max} at a time. Send again a little "
+                "later, or less at a time.",
+                retry_after_seconds=1.0,
+                limit=self._max,
+            )
+        self._now += size
+
+    def release(self, size: int) -> None:
+        """Let go of so many bytes."""
+        self._now -= size
 
 
 class InFlight:

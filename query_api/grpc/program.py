@@ -113,8 +113,10 @@ class GrpcProgram:
     ) -> None:
         grant = await self._authenticate(path, headers)
         seconds = timeout_of(headers)
-        messages = Messages(receive, encoding=headers.get(b"grpc-encoding", b"identity").decode("latin-1"))
-        with nullcontext() if path.startswith(_OPEN) else self._entrance.in_flight:
+        encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
+        room = nullcontext() if path.startswith(_OPEN) else self._entrance.in_flight
+        with room, self._entrance.bodies.reading() as coming:
+            messages = Messages(coming.counted(receive), encoding=encoding)
             method = self._vectors.get(path)
             if method is None:
                 await self._stream(path, messages, exchange, seconds)

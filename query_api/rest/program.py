@@ -24,7 +24,7 @@ from query_api.rest.hot import HotRoutes
 from query_api.rest.rights import Rights, is_health
 from query_api.rest.routing import INDEX_KEY, answer_of
 from query_api.served import Served, ServedIndex
-from query_api.shedding import InFlight
+from query_api.shedding import Bodies, Body, InFlight
 from schemas.errors import FreshetError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
 
 __all__ = ["Entrance", "Lifetime", "Program", "ProgramOptions", "add_error_handlers"]
@@ -62,6 +62,7 @@ class Entrance:
     addressing: Addressing
     rights: Rights
     in_flight: InFlight
+    bodies: Bodies
 
 
 class Program:
@@ -84,6 +85,7 @@ class Program:
         self._addressing = entrance.addressing
         self._rights = entrance.rights
         self._in_flight = entrance.in_flight
+        self._bodies = entrance.bodies
         self._metrics = metrics
         self._options = options
         self._lifetime = lifetime
@@ -107,8 +109,8 @@ class Program:
         operation = "other"
         try:
             grant = await self._rights.authenticate(scope, headers, address)
-            with nullcontext() if is_health(address) else self._in_flight:
-                body = await self._body(headers, receive)
+            with nullcontext() if is_health(address) else self._in_flight, self._bodies.reading() as coming:
+                body = await self._body(receive, coming)
                 if not address.is_certain:
                     address = await self._addressing.look_again(scope, host)
                 if grant is not EVERYTHING:
@@ -177,8 +179,12 @@ class Program:
         assert isinstance(headers, list)
         return headers
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """Return the whole body. Raises `PayloadTooLarge` after reading on, so that the answer arrives."""
+    async def _body(self, receive: Receive, coming: Body) -> bytes:
+        """Return the whole body.
+
+        Raises `PayloadTooLarge` after reading on, so that the answer arrives; `TooManyRequests` at once where there is
+        no room for it.
+        """
         limit = self._options.body_bytes_max
         parts: list[bytes] = []
         size = 0
@@ -189,7 +195,11 @@ class Program:
             part = message.get("body", b"")
             size += len(part)
             if size <= limit:
+                coming.take(len(part))
                 parts.append(part)
+            else:
+                parts.clear()
+                coming.drop()
             if not message.get("more_body", False) or size > _DRAINED_BYTES_MAX:
                 break
         if size > limit:

@@ -252,3 +252,29 @@ def test_connections_cut_in_the_middle_leave_nothing(server):
     assert server.call("GET", "/i/demo/vectors/fetch?ids=cut")["vectors"] == {}
     assert "request.failed" not in server.log_text
     assert "Traceback" not in server.log_text
+
+
+def test_bodies_that_come_together_are_held_up_to_a_bound(tmp_path):
+    """Above it a request is told to come again later, while it is still coming; those that are whole are served."""
+    bound = 8 * MIB
+    with Freshet(tmp_path, {"FRESHET_BODIES_BYTES_MAX": str(bound), "FRESHET_REQUEST_SECONDS": "60"}) as server:
+        server.call("POST", "/indexes", DEMO)
+        before = memory(server)
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(connected(server)) for _ in range(7)]
+            for connection in held:
+                connection.sendall(head_of("/i/demo/vectors/upsert", 2 * MIB) + b" " * MIB)
+            time.sleep(0.5)
+            with connected(server) as late:
+                late.sendall(head_of("/i/demo/vectors/upsert", 2 * MIB)[:-2] + b"connection: close\r\n\r\n")
+                with contextlib.suppress(ConnectionError):
+                    late.sendall(b" " * 2 * MIB)
+                status, body = answer(late)
+            assert status == 429, body
+            assert str(bound) in body["message"]
+            assert memory(server) - before < 3 * bound
+            # Small ones find room, and what was held is room again.
+            assert server.call("POST", "/i/demo/vectors/upsert", {"vectors": records(1)})["upsertedCount"] == 1
+        wait_until(lambda: server_connections(server) < 5)
+        large = {"vectors": records(1), "filler": "x" * 6 * MIB}
+        assert server.call("POST", "/i/demo/vectors/upsert", large)["upsertedCount"] == 1
