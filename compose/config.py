@@ -39,7 +39,9 @@ __all__ = ["Loaded", "Settings", "api_key", "limit_native_threads", "load_settin
 
 PREFIX = "FRESHET_"
 # Variables with our prefix that are no settings: the key of the commands, where the file is, what the tests ask for.
-NOT_SETTINGS = frozenset({"FRESHET_API_KEY", "FRESHET_API_KEY_FILE", "FRESHET_CONFIG", "FRESHET_REQUIRE_KAFKA"})
+NOT_SETTINGS = frozenset(
+    {"FRESHET_API_KEY", "FRESHET_API_KEY_FILE", "FRESHET_CONFIG", "FRESHET_REQUIRE_CLIENTS", "FRESHET_REQUIRE_KAFKA"}
+)
 DEFAULT_FILE = Path("freshet.toml")
 _CRASH_AT = re.compile(r"[a-z_.]+(:[1-9]\d{0,8})?")
 

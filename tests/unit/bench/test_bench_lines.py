@@ -53,8 +53,7 @@ DESIGN = {
         ("filter_worst", "<= 5 x"),
         ("filter_1", "<= 1 ms"),
     ],
-    "sparse queries": [("sparse_p50", "<= 5 ms"), ("sparse_scan", "<= 1 x"), ("sparse_exact", ">= 1")],
-    "queries by both parts": [("hybrid_dense", "<= 5 x"), ("hybrid_recall", ">= 0.95")],
+    "bulk import": [("import_rate", ">= 0.8")],
     "memory": [("memory", "<= 1.5 x")],
     "idle": [("idle", "<= 2%")],
 }

@@ -78,12 +78,15 @@ def test_a_strong_read_fails_with_both_positions_rather_than_show_older_state(ht
         assert details["applied"] in answer.json()["message"]
 
 
-@pytest.mark.usefixtures("paused")
-def test_a_strong_read_of_another_partition_is_not_held_up(http, host, space):
+def test_a_strong_read_of_another_partition_is_not_held_up(http, host, space, request):
     """It reads one."""
-    upsert(http, host, space)
     mine = partition_of(space, 4)
     other = next(name for name in (f"{space}-{n}" for n in range(100)) if partition_of(name, 4) != mine)
+    # What was written to it before is shown before the indexer stands still.
+    waiting = {**STRONG, "x-freshet-wait-ms": "20000"}
+    assert http.get(f"{host}/vectors/list", params={"namespace": other}, headers=waiting).status_code == 200
+    request.getfixturevalue("paused")
+    upsert(http, host, space)
     answer = http.get(f"{host}/vectors/list", params={"namespace": other}, headers={**STRONG, "x-freshet-wait-ms": "0"})
     assert answer.status_code == 200, answer.text
 
