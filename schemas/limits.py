@@ -8,6 +8,7 @@ __all__ = [
     "BACKUP_NAME_BYTES_MAX",
     "BATCH_RECORDS_MAX",
     "BODY_BYTES_MAX",
+    "BODY_WITHOUT_RECORDS_BYTES_MAX",
     "CANDIDATES_MAX",
     "DIMENSION_MAX",
     "FETCH_IDS_MAX",
@@ -53,6 +54,8 @@ FETCH_MATCHING_MAX = 10_000
 FETCH_MATCHING_DEFAULT = 100
 # Bytes of one REST body; Pinecone takes 2 MB, a larger door costs nothing on one machine.
 BODY_BYTES_MAX = 16 * 1024 * 1024
+# Bytes of a REST body that brings no records: a filter at its limits fits; parsing more would only hold up others.
+BODY_WITHOUT_RECORDS_BYTES_MAX = 4 * 1024 * 1024
 # Encoded bytes of one append: above the largest admitted request, below a Kafka topic's message limit here.
 APPEND_BYTES_MAX = 8 * 1024 * 1024
 # Record id: 1 to 512 ASCII characters without NUL (Pinecone).

@@ -26,12 +26,15 @@ from query_api.rest.routing import INDEX_KEY, answer_of
 from query_api.served import Served, ServedIndex
 from query_api.shedding import Bodies, Body, InFlight
 from schemas.errors import FreshetError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
+from schemas.limits import BODY_WITHOUT_RECORDS_BYTES_MAX
 
 __all__ = ["Entrance", "Lifetime", "Program", "ProgramOptions", "add_error_handlers"]
 
 _log = structlog.get_logger(__name__)
 # A body that is too large is read to its end up to here, so that the client reads the answer instead of a reset.
 _DRAINED_BYTES_MAX = 256 * 1024 * 1024
+# How the paths end whose bodies bring records.
+_RECORDS = ("/upsert", "/documents/update")
 _JSON = (b"content-type", b"application/json")
 
 
@@ -110,7 +113,7 @@ class Program:
         try:
             grant = await self._rights.authenticate(scope, headers, address)
             with nullcontext() if is_health(address) else self._in_flight, self._bodies.reading() as coming:
-                body = await self._body(receive, coming)
+                body = await self._body(receive, coming, brings_records=address.path.endswith(_RECORDS))
                 if not address.is_certain:
                     address = await self._addressing.look_again(scope, host)
                 if grant is not EVERYTHING:
@@ -179,13 +182,15 @@ class Program:
         assert isinstance(headers, list)
         return headers
 
-    async def _body(self, receive: Receive, coming: Body) -> bytes:
+    async def _body(self, receive: Receive, coming: Body, *, brings_records: bool) -> bytes:
         """Return the whole body.
 
         Raises `PayloadTooLarge` after reading on, so that the answer arrives; `TooManyRequests` at once where there is
         no room for it.
         """
         limit = self._options.body_bytes_max
+        if not brings_records:
+            limit = min(limit, BODY_WITHOUT_RECORDS_BYTES_MAX)
         parts: list[bytes] = []
         size = 0
         while True:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import Request, Response
 
-from query_api.rest.decode import json_object
+from query_api.rest.decode import INLINE_BYTES_MAX, json_object
 from query_api.rest.encode import encode
 from query_api.rest.exchange import Answer, Call
 from query_api.served import ServedIndex
@@ -37,7 +38,8 @@ def control_only(request: Request) -> None:
 
 async def body_of(request: Request) -> dict[str, object]:
     """Return the body as a JSON object, whatever its content type. Raises `InvalidRequest`."""
-    return json_object(await request.body())
+    body = await request.body()
+    return json_object(body) if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(json_object, body)
 
 
 def answer_of(answer: Answer) -> Response:

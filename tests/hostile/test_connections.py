@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from compose.client import Client
-from schemas.limits import BODY_BYTES_MAX
+from schemas.limits import BODY_BYTES_MAX, BODY_WITHOUT_RECORDS_BYTES_MAX
 from tests.support.freshet import Freshet, records, wait_until
 
 DEMO = {"name": "demo", "dimension": 4, "metric": "cosine", "spec": {"serverless": {"cloud": "aws", "region": "here"}}}
@@ -213,18 +213,18 @@ def test_body_of_a_hundred_megabytes_is_refused_without_being_kept(server):
 
 
 BOMBS = {
-    "brackets": b"[" * BODY_BYTES_MAX,
-    "objects": b'{"a":' * (BODY_BYTES_MAX // 5),
+    "brackets": b"[" * BODY_WITHOUT_RECORDS_BYTES_MAX,
+    "objects": b'{"a":' * (BODY_WITHOUT_RECORDS_BYTES_MAX // 5),
     "filter": b'{"topK":1,"id":"r1","filter":' + b'{"$and":[' * 100_000 + b"]}" * 100_000 + b"}",
     "digits": b'{"topK":' + b"9" * 1_000_000 + b',"id":"r1"}',
     "exponent": b'{"topK":1,"vector":[1e999999999,1,1,1]}',
-    "key": b'{"' + b"k" * 8 * MIB + b'":1}',
-    "same key": b"{" + b'"topK":1,' * 1_000_000 + b'"id":7}',
-    "escapes": b'{"id":"' + rb"\u0000" * 1_000_000 + b'","topK":1}',
+    "key": b'{"' + b"k" * 3 * MIB + b'":1}',
+    "same key": b"{" + b'"topK":1,' * 400_000 + b'"id":7}',
+    "escapes": b'{"id":"' + rb"\u0000" * 500_000 + b'","topK":1}',
     "surrogate": rb'{"id":"\ud800","topK":1}',
     "not text": b'{"id":"\xff\xfe","topK":1}',
-    "vector": b'{"topK":1,"vector":[' + b"0," * 4_000_000 + b"0]}",
-    "operands": b'{"topK":1,"id":"r1","filter":{"a":{"$in":[' + b'"x",' * 1_000_000 + b'"x"]}}}',
+    "vector": b'{"topK":1,"vector":[' + b"0," * 2_000_000 + b"0]}",
+    "operands": b'{"topK":1,"id":"r1","filter":{"a":{"$in":[' + b'"x",' * 900_000 + b'"x"]}}}',
 }
 
 
