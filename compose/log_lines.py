@@ -22,7 +22,8 @@ def set_up_logging(process: str, *, level: str, form: Literal["auto", "console",
         lambda _logger, _method, event: {"process": process, **event},
     ]
     closing: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Plain: a traceback with the values of variables would show the keys of requests.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )

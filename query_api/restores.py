@@ -8,12 +8,14 @@ a crash, which changes nothing, since nobody else can write to the index before 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+import orjson
 import structlog
 
 from indexer.snapshots.reader import SnapshotReader
@@ -26,12 +28,16 @@ from producer.steps import Step, no_step
 from schemas.backups import Cursor, Pin, RestoreJob, RestoreStatus
 from schemas.errors import ConfigError, FreshetError, NotFound, OutcomeUnknown, TailFull, Unavailable
 from schemas.indexes import IndexSpec
-from schemas.operations import CreateNamespace, Event, Upsert
+from schemas.limits import METADATA_BYTES_MAX
+from schemas.metadata import canonical_metadata
+from schemas.operations import CreateNamespace, Event, Update, Upsert
 from schemas.records import Record, dense_bytes
 
 __all__ = ["RestoreOptions", "RestoreParts", "Restores"]
 
 _log = structlog.get_logger(__name__)
+# What makes one record: an upsert first.
+_Events = list[Upsert | Update]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -168,25 +174,30 @@ class Restores:
                     after = begin.after if name == begin.namespace else ""
                 row = snapshot.namespaces[name]
                 if not after:
-                    await self._append(job, name, [CreateNamespace(row.schema)])
+                    await self._append(job, name, [CreateNamespace(row.schema)], "create")
                 while True:
                     page = await self._in_thread(_page, snapshot, name, after, self._options.page_records)
                     if not page:
                         break
                     for chunk in _chunks(page, self._options.append_bytes):
-                        await self._append(job, name, chunk)
-                    after = page[-1].id
+                        await self._append(job, name, [event for events in chunk for event in events], chunk[0][0].id)
+                    after = page[-1][0].id
                     records += len(page)
                     await self._note(job, Cursor(number, name, after, records))
 
-    async def _append(self, job: RestoreJob, namespace: str, events: Sequence[Event]) -> None:
-        """Append; again where that may not have been done: the same record twice is the same record."""
+    async def _append(self, job: RestoreJob, namespace: str, events: Sequence[Event], begin: str) -> None:
+        """Append; again where that may not have been done.
+
+        Pages and chunks are the same each time, so that an append which lands late, when the new index is written to
+        by others, is known by its key, made of the namespace and the id that it begins with.
+        """
+        key = f"{job.job_id}{hashlib.blake2b(f'{namespace}/{begin}'.encode(), digest_size=16).hexdigest()}".encode()
         pause = self._options.retry_seconds_min
         while True:
             self._check_pending(job)
             self._step("restore.before_append")
             try:
-                await self._publisher.publish(job.target, namespace, events)
+                await self._publisher.publish(job.target, namespace, events, idempotency_key=key)
             except (Unavailable, TailFull) as error:
                 _log.warning("restore_waits", job=job.job_id, reason=error.message)
                 await asyncio.sleep(pause)
@@ -222,28 +233,53 @@ class Restores:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
 
-def _page(snapshot: Snapshot, namespace: str, after: str, limit: int) -> list[Upsert]:
-    """Return the next records of a namespace as upserts, in the order of their ids."""
+def _page(snapshot: Snapshot, namespace: str, after: str, limit: int) -> list[_Events]:
+    """Return what makes the next records of a namespace, in the order of their ids."""
     ids = snapshot.list_ids(namespace, prefix="", after=after or None, limit=limit)
     records = snapshot.fetch(namespace, ids)
-    return [_upsert(records[key]) for key in ids]
+    return [_events(records[key]) for key in ids]
 
 
-def _upsert(record: Record) -> Upsert:
-    return Upsert(record.id, dense_bytes(record.values), record.sparse, record.metadata)
+def _events(record: Record) -> _Events:
+    """Return an upsert, and updates for what updates have added to its metadata beyond the size of one event."""
+    values = dense_bytes(record.values)
+    if len(record.metadata) <= METADATA_BYTES_MAX:
+        return [Upsert(record.id, values, record.sparse, record.metadata)]
+    first, *others = _pieces(orjson.loads(record.metadata))
+    updates = [Update(record.id, None, None, canonical_metadata(piece)) for piece in others]
+    return [Upsert(record.id, values, record.sparse, canonical_metadata(first)), *updates]
 
 
-def _chunks(events: Sequence[Upsert], bytes_max: int) -> Iterator[list[Upsert]]:
-    """Yield `events` in order, so many at a time that they are about `bytes_max` bytes."""
-    chunk: list[Upsert] = []
+def _pieces(metadata: dict[str, object]) -> Iterator[dict[str, object]]:
+    """Yield the fields in pieces that one event takes; each field came in one."""
+    piece: dict[str, object] = {}
     size = 0
-    for event in events:
-        weight = len(event.id) + len(event.values) + len(event.metadata)
-        weight += 0 if event.sparse is None else 8 * len(event.sparse.indices)
+    for name, value in metadata.items():
+        weight = len(orjson.dumps({name: value}))
+        if piece and size + weight > METADATA_BYTES_MAX:
+            yield piece
+            piece, size = {}, 0
+        piece[name] = value
+        size += weight
+    yield piece
+
+
+def _chunks(page: Sequence[_Events], bytes_max: int) -> Iterator[list[_Events]]:
+    """Yield records in order, so many at a time that they are about `bytes_max` bytes."""
+    chunk: list[_Events] = []
+    size = 0
+    for events in page:
+        weight = sum(map(_weight, events))
         if chunk and size + weight > bytes_max:
             yield chunk
             chunk, size = [], 0
-        chunk.append(event)
+        chunk.append(events)
         size += weight
     if chunk:
         yield chunk
+
+
+def _weight(event: Upsert | Update) -> int:
+    metadata = event.metadata if isinstance(event, Upsert) else event.set_metadata or b""
+    sparse = 0 if event.sparse is None else 8 * len(event.sparse.indices)
+    return len(event.id) + len(event.values or b"") + len(metadata) + sparse

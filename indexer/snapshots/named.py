@@ -38,13 +38,26 @@ class NamedObjects:
             return frozenset(delta.object.name for delta in manifest.recent)
 
     def by_pins(self, spec: IndexSpec, partition: int) -> set[str]:
-        """Return the objects of a partition that backups hold. Raises `CorruptData` where a pin cannot be read."""
-        manifests = pinned_manifests(self._store, spec, partition)
-        self._pins = {
-            name: self._pins[name] if name in self._pins else self.at_least_by(manifest)
-            for name, manifest in manifests.items()
-        }
-        return {held for names in self._pins.values() for held in names}
+        """Return the objects of a partition that backups hold.
+
+        Raises `CorruptData` where a pin, or the table that it names, cannot be read: what it holds is not known then.
+        """
+        found = {}
+        for name, manifest in pinned_manifests(self._store, spec, partition).items():
+            held = self._pins.get(name) or self._held_by(name, manifest)
+            if held is not None:
+                found[name] = held
+        self._pins = found
+        return {held for names in found.values() for held in names}
+
+    def _held_by(self, name: str, manifest: Manifest) -> frozenset[str] | None:
+        try:
+            return frozenset(self.by(manifest))
+        except FileNotFoundError as error:
+            if not self._store.exists(name):
+                # Let go since it was listed.
+                return None
+            raise CorruptData(f"The table of pin {name} is gone.", name=name) from error
 
     def forget_all_but(self, needed: Collection[str]) -> None:
         """Forget the tables that are not `needed` any more."""

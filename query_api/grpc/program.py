@@ -111,7 +111,7 @@ class GrpcProgram:
     async def _serve(
         self, path: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange
     ) -> None:
-        grant = await self._authenticate(path, headers)
+        await self._authenticate(path, headers)
         seconds = timeout_of(headers)
         encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
         room = nullcontext() if path.startswith(_OPEN) else self._entrance.in_flight
@@ -123,6 +123,8 @@ class GrpcProgram:
                 return
             exchange.begin_deadline(seconds)
             message = await messages.only()
+            # A message may take its time: the key counts as it is now.
+            grant = await self._authenticate(path, headers)
             address = await self._addressed(scope, headers)
             # Before anything tells whether the index exists.
             grant.check_index(address.spec.name if address.spec is not None else address.missing_name)

@@ -111,11 +111,13 @@ class Program:
         address = self._addressing.resolve(scope, host)
         operation = "other"
         try:
-            grant = await self._rights.authenticate(scope, headers, address)
+            await self._rights.authenticate(scope, headers, address)
             with nullcontext() if is_health(address) else self._in_flight, self._bodies.reading() as coming:
                 body = await self._body(receive, coming, brings_records=address.path.endswith(_RECORDS))
                 if not address.is_certain:
                     address = await self._addressing.look_again(scope, host)
+                # A body may take its time: the key counts as it is now.
+                grant = await self._rights.authenticate(scope, headers, address)
                 if grant is not EVERYTHING:
                     self._rights.authorize(grant, scope, address)
                 if address.missing is not None:

@@ -65,6 +65,9 @@ class Rights:
             name = rest.partition("/")[0]
             if name:
                 grant.check_index(name)
+            if rest.partition("/")[2]:
+                # Backups tell of all namespaces.
+                grant.check_whole_index()
             if method != "GET" and not name:
                 grant.check_unscoped()
         elif first == "metrics":
@@ -93,6 +96,9 @@ def _is_own_metrics(scope: Scope, address: Address) -> bool:
 def _role_at_index(method: str, path: str) -> Role:
     if method == "GET" or path in _READS_BY_POST:
         return Role.READ
+    if method != "POST":
+        # A namespace may be called like a route: its deletion is none the less a write.
+        return Role.WRITE
     if path.startswith(_RECORDS) and path.endswith(_SEARCH):
         return Role.READ
     if path.startswith(_NAMESPACES) and path.endswith(_DOCUMENT_READS):

@@ -20,6 +20,7 @@ from indexer.indexer import Indexer, IndexerOptions
 from indexer.merge_policy import MergeOptions
 from indexer.metrics import IndexerMetrics
 from indexer.partition import PartitionOptions
+from indexer.snapshots.named import NamedObjects
 from indexer.snapshots.pinned import let_go, object_refs, open_pinned, pinned_manifests
 from indexer.snapshots.store import LocalStore, pin_name
 from indexer.worker import WorkerOptions
@@ -189,6 +190,26 @@ def test_pin_that_cannot_be_read_stops_the_collection(pipeline):
     let_go(pipeline.store, pipeline.spec, 0, BACKUP)
     assert worker.collect() > 0
     assert not worker.janitor.damage
+
+
+def test_pin_whose_table_is_damaged_stops_the_collection(pipeline):
+    """Which segments it holds is not known either; once the table is back, all of them are still there."""
+    worker = filled(pipeline)
+    pin = worker.janitor.pin(BACKUP)
+    table = worker.snapshot.manifest.table
+    assert table is not None
+    path = pipeline.root / table.name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(CorruptData):
+        NamedObjects(pipeline.store).by_pins(pipeline.spec, 0)
+    path.unlink()
+    with pytest.raises(CorruptData, match="is gone"):
+        NamedObjects(pipeline.store).by_pins(pipeline.spec, 0)
+    path.write_bytes(whole)
+    held = NamedObjects(pipeline.store).by_pins(pipeline.spec, 0)
+    assert all(pipeline.store.exists(name) for name in held)
+    open_pinned(pipeline.store, pipeline.spec, BACKUP, pin)
 
 
 def test_a_foreign_manifest_is_not_taken_for_the_pinned_one(pipeline):

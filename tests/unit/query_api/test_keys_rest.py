@@ -356,3 +356,35 @@ def test_first_key_closes_an_open_server(tmp_path):
             assert http.get("/indexes", headers={"api-key": key}).status_code == 200
             server.call(lambda kept=kept: revoke_key(server.catalog, kept.id))
             assert http.get("/indexes", headers={"api-key": key}).status_code == 401
+
+
+@pytest.mark.parametrize("route", ["documents/search", "documents/fetch", "documents/list"])
+def test_namespace_that_is_called_like_a_read_is_not_deleted_by_a_reader(keys, route):
+    """What a route of a read is called says nothing of another method on its path."""
+    assert keys.status(keys.read, "DELETE", f"/i/movies/namespaces/a/{route}") == 403
+
+
+def test_backups_tell_of_all_namespaces_and_are_not_for_keys_of_some(keys):
+    """Their counts are those of the whole index."""
+    reader, _ = keys.make(Role.READ, namespaces=("a",))
+    assert keys.status(reader, "GET", "/indexes/movies/backups") == 403
+    assert keys.status(reader, "GET", "/indexes/movies") == 200
+
+
+def test_key_that_is_revoked_while_a_body_comes_opens_nothing(keys):
+    """A request is let in by its key as it is when the request is whole."""
+    key, key_id = keys.make(Role.WRITE)
+    body = b'{"vectors":[{"id":"late","values":[1,2,3,4]}],"namespace":"late"}'
+    head = f"POST /i/movies/vectors/upsert HTTP/1.1\r\nhost: x\r\napi-key: {key}\r\ncontent-length: {len(body)}\r\n"
+    host, port = keys.server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.encode() + b"connection: close\r\n\r\n" + body[:10])
+        time.sleep(0.2)
+        keys.server.call(lambda: revoke_key(keys.server.catalog, key_id))
+        connection.sendall(body[10:])
+        answer = b""
+        while part := connection.recv(65_536):
+            answer += part
+    assert answer.split()[1] == b"401"
+    found = keys.call(keys.admin, "GET", "/i/movies/vectors/fetch?ids=late&namespace=late").json()
+    assert found["vectors"] == {}

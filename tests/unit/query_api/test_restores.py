@@ -13,7 +13,7 @@ from schemas.errors import LogFull, LogUnavailable
 from schemas.operations import Upsert
 from schemas.records import make_sparse
 from tests.support.api_server import ApiServer
-from tests.support.backups import Control, all_of, fill
+from tests.support.backups import Control, all_of, fill, send
 
 SMALL = RestoreOptions(page_records=20, append_bytes=400, note_seconds=0, retry_seconds_min=0.01, retry_seconds_max=0.1)
 FAILURES = {
@@ -100,12 +100,29 @@ def test_records_are_appended_in_pieces_of_bounded_size():
     """Whatever their vectors, sparse values and metadata weigh; one that is too large goes alone, none is left out."""
     sparse = make_sparse(list(range(100)), [1.0] * 100)
     events = [Upsert(f"r{n}", bytes(4 * (n % 50)), sparse if n % 3 else None, b"x" * (n % 300)) for n in range(500)]
-    pieces = list(_chunks(events, 2_000))
-    assert [event for piece in pieces for event in piece] == events
-    assert all(len(piece) == 1 or sum(weight(event) for event in piece) <= 2_000 for piece in pieces)
+    page = [[event] for event in events]
+    pieces = list(_chunks(page, 2_000))
+    assert [event for piece in pieces for (event,) in piece] == events
+    assert all(len(piece) == 1 or sum(weight(event) for (event,) in piece) <= 2_000 for piece in pieces)
     assert len(pieces) < 500
     assert list(_chunks([], 10)) == []
-    assert len(list(_chunks(events[:5], 1))) == 5
+    assert len(list(_chunks(page[:5], 1))) == 5
+
+
+def test_a_record_that_updates_made_larger_than_one_event_is_restored_whole(control, http):
+    """Each update is within the limit, their sum need not be; the order of the fields stays."""
+    name, host = control.create()
+    send(
+        http, host, "/vectors/upsert", {"vectors": [{"id": "x", "values": [1, 2, 3], "metadata": {"z": "z" * 30_000}}]}
+    )
+    for field in ("a", "m", "b"):
+        change = {field: field * 30_000, f"{field}2": 1}
+        token = send(http, host, "/vectors/update", {"id": "x", "setMetadata": change})
+    expected = all_of(http, host, token)
+    _, restored = control.restore(control.back_up(name)["backup_id"], "larger-than-an-event")
+    assert all_of(http, restored) == expected
+    metadata = http.get(f"{restored}/vectors/fetch", params={"ids": "x"}).json()["vectors"]["x"]["metadata"]
+    assert set(metadata) == {"z", "a", "a2", "m", "m2", "b", "b2"}
 
 
 def weight(event):
