@@ -131,7 +131,9 @@ def test_an_answer_that_is_not_taken_is_given_up(server: Freshet, port: int, how
             raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             raw.h2.update_settings({4: 2**30})
             raw.h2.increment_flow_control_window(2**30)
-        raw.send(raw.begin(QUERY), frame(question), end=True)
+        # Several answers: one might lie in the kernel's buffers whole.
+        for _ in range(1 if how == "no window" else 6):
+            raw.send(raw.begin(QUERY), frame(question), end=True)
         if how == "no window":
             # The first windows are used up, then nothing more is granted.
             assert is_closed_within(raw, 20)
