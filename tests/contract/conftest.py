@@ -14,9 +14,9 @@ from producer.log.kafka import KafkaLog, KafkaLogOptions, KafkaLogs
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.steps import no_step
 from schemas.errors import LogUnavailable
-from tests.contract.log_contract import new_log_id
 from tests.support.appender import clock_ms
 from tests.support.broker import Broker
+from tests.support.log_reading import new_log_id
 
 
 async def _patiently(action):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 
@@ -14,45 +13,9 @@ from producer.log.protocol import Appended, Log, LogRecord, Logs, StoredRecord
 from schemas.errors import ConfigError, LogUnavailable, PayloadTooLarge
 from schemas.limits import APPEND_BYTES_MAX
 from tests.support.appender import Appender, assert_whole, batch, make_logs
+from tests.support.log_reading import PLENTY, WAIT_SECONDS, killed_at_step, new_log_id, read_all
 
-__all__ = ["LogContract", "killed_at_step", "new_log_id", "read_all"]
-
-_PLENTY = 64 * 1024 * 1024
-# Long enough for the slowest machine; every test ends long before.
-_WAIT_SECONDS = 30.0
-
-
-def new_log_id() -> str:
-    """Return a new log's identity."""
-    return secrets.token_urlsafe(16)
-
-
-async def read_all(log: Log, partition: int, offset: int = 0, *, bytes_max: int = _PLENTY) -> list[StoredRecord]:
-    """Read from `offset` to the end as of now."""
-    end = (await log.ends())[partition]
-    records: list[StoredRecord] = []
-    while offset < end:
-        found = await log.read(partition, offset, bytes_max=bytes_max, wait_seconds=_WAIT_SECONDS)
-        assert found.next_offset > offset, "a read below the end did not move on"
-        records += found.records
-        offset = found.next_offset
-    return records
-
-
-async def killed_at_step(spec: str, log: Log, step: str) -> tuple[dict[int, int], list[StoredRecord]]:
-    """Let an appender of batches of five die at a step of its fifth; return what was acknowledged and what is there.
-
-    Every batch is there whole or not at all.
-    """
-    appender = await Appender.start(spec, log.log_id, 2, 1, step, 1_000, 5, step)
-    said = await appender.acknowledged()
-    await appender.kill()
-    assert 0 < len(said) < 10, "it was to die at its fifth append"
-    # What a dead process had on its way may still arrive for a moment.
-    await asyncio.sleep(0.2)
-    records = await read_all(log, 1)
-    assert_whole(records, {(step, number): begin for number, begin in said.items()})
-    return said, records
+__all__ = ["LogContract"]
 
 
 def _one(value: bytes) -> list[LogRecord]:
@@ -94,7 +57,7 @@ class LogContract:
     async def test_a_new_log_is_empty(self, log: Log) -> None:
         """Offsets start at 0 and a new log ends where it starts."""
         assert list(await log.ends()) == [0, 0]
-        found = await log.read(0, 0, bytes_max=_PLENTY, wait_seconds=0)
+        found = await log.read(0, 0, bytes_max=PLENTY, wait_seconds=0)
         assert (list(found.records), found.next_offset, found.end_offset) == ([], 0, 0)
 
     async def test_appended_records_are_read_back_where_append_said(self, log: Log) -> None:
@@ -103,7 +66,7 @@ class LogContract:
         second = await log.append(1, batch("b", 0, 2))
         assert (first, second) == (Appended(0, 3), Appended(3, 5))
         assert (await log.ends())[1] == 5
-        found = await log.read(1, first.next_offset, bytes_max=_PLENTY, wait_seconds=0)
+        found = await log.read(1, first.next_offset, bytes_max=PLENTY, wait_seconds=0)
         assert [(r.offset, r.value) for r in found.records] == [(3, b"b/0/0/2"), (4, b"b/0/1/2")]
         assert (found.next_offset, found.end_offset) == (5, 5)
 
@@ -163,7 +126,7 @@ class LogContract:
         """Reading from any offset returns the record there first."""
         await log.append(0, batch("m", 0, 50))
         for offset in (0, 1, 25, 49):
-            found = await log.read(0, offset, bytes_max=_PLENTY, wait_seconds=0)
+            found = await log.read(0, offset, bytes_max=PLENTY, wait_seconds=0)
             assert found.records[0].offset == offset
             assert found.records[0].value == f"m/0/{offset}/50".encode()
 
@@ -180,7 +143,7 @@ class LogContract:
     async def test_a_waiting_read_ends_when_this_process_appends(self, log: Log) -> None:
         """A read at the end waits and returns what is appended meanwhile."""
         await log.append(0, _one(b"1"))
-        read = asyncio.create_task(log.read(0, 1, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS))
+        read = asyncio.create_task(log.read(0, 1, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS))
         await asyncio.sleep(0.1)
         assert not read.done()
         await log.append(0, _one(b"2"))
@@ -189,7 +152,7 @@ class LogContract:
 
     async def test_a_waiting_read_ends_when_another_process_appends(self, spec: str, log: Log) -> None:
         """The same, where the append comes from elsewhere."""
-        read = asyncio.create_task(log.read(1, 0, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS))
+        read = asyncio.create_task(log.read(1, 0, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS))
         await asyncio.sleep(0.1)
         appender = await Appender.start(spec, log.log_id, 2, 1, "child", 1, 3)
         async with asyncio.timeout(25):
@@ -202,21 +165,21 @@ class LogContract:
         """A wait ends by itself, with the position it began at."""
         await log.append(0, _one(b"1"))
         async with asyncio.timeout(10):
-            found = await log.read(0, 1, bytes_max=_PLENTY, wait_seconds=0.2)
+            found = await log.read(0, 1, bytes_max=PLENTY, wait_seconds=0.2)
         assert (list(found.records), found.next_offset, found.end_offset) == ([], 1, 1)
 
     async def test_a_read_beyond_the_end_returns_the_true_end_at_once(self, log: Log) -> None:
         """A position that the log has not reached is answered with where it ends, without waiting."""
         await log.append(0, batch("b", 0, 2))
         async with asyncio.timeout(10):
-            found = await log.read(0, 1_000, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS)
+            found = await log.read(0, 1_000, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS)
         assert (list(found.records), found.end_offset) == ([], 2)
 
     async def test_waiting_on_one_partition_does_not_hold_up_another(self, logs: Logs) -> None:
         """Eighty partitions of twenty logs are waited for at once; each gets its own record, in any order."""
         opened = [await logs.open(f"many{n}", new_log_id(), 4) for n in range(20)]
         waiting = {
-            (n, p): asyncio.create_task(log.read(p, 0, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS))
+            (n, p): asyncio.create_task(log.read(p, 0, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS))
             for n, log in enumerate(opened)
             for p in range(4)
         }
@@ -235,7 +198,7 @@ class LogContract:
     async def test_a_cancelled_read_costs_nothing(self, log: Log) -> None:
         """Giving up on a read takes no record from the next one."""
         for _ in range(3):
-            read = asyncio.create_task(log.read(0, 0, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS))
+            read = asyncio.create_task(log.read(0, 0, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS))
             await asyncio.sleep(0.05)
             read.cancel()
         await log.append(0, _one(b"kept"))
@@ -248,7 +211,7 @@ class LogContract:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        found = await log.read(0, 0, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS)
+        found = await log.read(0, 0, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS)
         assert [r.value for r in found.records] == [r.value for r in batch("c", 0, 3)]
 
     async def test_ends_include_what_another_process_was_told(self, spec: str, log: Log) -> None:
@@ -325,7 +288,7 @@ class LogContract:
         assert logs.control.partitions == 1
         assert logs.control.log_id == others.control.log_id
         begin = (await logs.control.append(0, _one(b"index made"))).begin_offset
-        found = await others.control.read(0, begin, bytes_max=_PLENTY, wait_seconds=_WAIT_SECONDS)
+        found = await others.control.read(0, begin, bytes_max=PLENTY, wait_seconds=WAIT_SECONDS)
         assert found.records[0].value == b"index made"
 
     async def test_a_log_goes_on_after_a_restart(self, spec: str, log: Log, others: Logs) -> None:
@@ -392,7 +355,7 @@ class LogContract:
         async def follow() -> Sequence[StoredRecord]:
             offset = 0
             while len(seen) < total:
-                found = await log.read(0, offset, bytes_max=2_000, wait_seconds=_WAIT_SECONDS)
+                found = await log.read(0, offset, bytes_max=2_000, wait_seconds=WAIT_SECONDS)
                 assert found.end_offset >= found.next_offset or not found.records
                 seen.extend(found.records)
                 offset = found.next_offset

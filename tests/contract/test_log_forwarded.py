@@ -26,9 +26,10 @@ from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.log.sqlite_commits import AppendRequest
 from producer.log.sqlite_rows import pack
 from schemas.errors import CorruptData, LogFull, LogUnavailable, NotFound, PayloadTooLarge, TailFull
-from tests.contract.log_contract import LogContract, killed_at_step, new_log_id, read_all
+from tests.contract.log_contract import LogContract
 from tests.support.appender import assert_whole, batch, clock_ms, door_of
 from tests.support.log_owner import LogOwner
+from tests.support.log_reading import killed_at_step, new_log_id, read_all
 
 _MIB = 1024 * 1024
 

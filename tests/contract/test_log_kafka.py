@@ -12,9 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from producer.log.kafka import KafkaLog, KafkaLogOptions, KafkaLogs
 from producer.log.protocol import Appended, LogRecord
 from schemas.errors import ConfigError, LogUnavailable, NotFound, PayloadTooLarge
-from tests.contract.log_contract import LogContract, new_log_id, read_all
+from tests.contract.log_contract import LogContract
 from tests.support.appender import assert_whole, batch
 from tests.support.broker import Broker
+from tests.support.log_reading import new_log_id, read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 

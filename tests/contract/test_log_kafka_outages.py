@@ -10,8 +10,8 @@ import pytest
 from producer.log.kafka import KafkaLog
 from producer.log.protocol import Appended
 from schemas.errors import LogUnavailable
-from tests.contract.log_contract import new_log_id, read_all
 from tests.support.appender import Appender, assert_whole, batch
+from tests.support.log_reading import new_log_id, read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 

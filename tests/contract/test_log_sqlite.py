@@ -15,8 +15,9 @@ from producer.log.protocol import Log, LogRecord
 from producer.log.sqlite import SqliteLogs
 from producer.pokes import PokeReceiver, PokeSender
 from schemas.errors import CorruptData, LogFull, LogUnavailable, NotFound
-from tests.contract.log_contract import LogContract, new_log_id, read_all
+from tests.contract.log_contract import LogContract
 from tests.support.appender import assert_whole, batch
+from tests.support.log_reading import new_log_id, read_all
 
 _MIB = 1024 * 1024
 

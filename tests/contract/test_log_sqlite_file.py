@@ -14,8 +14,8 @@ import pytest
 from producer.log.protocol import Log, LogRecord
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from schemas.errors import ConfigError, LogUnavailable, NotFound, UnsupportedFormat
-from tests.contract.log_contract import new_log_id, read_all
 from tests.support.appender import clock_ms
+from tests.support.log_reading import new_log_id, read_all
 
 _MIB = 1024 * 1024
 

@@ -30,6 +30,7 @@ from producer.pokes import PokeReceiver, PokeSender, manifest_topic
 from producer.publisher import Publisher
 from producer.steps import Step, no_step
 from query_api.app import ApiDeps, ApiOptions, create_app
+from query_api.doors import Doors
 from query_api.ends import EndsOptions
 from query_api.restores import RestoreParts
 from schemas.errors import ConfigError
@@ -137,6 +138,26 @@ class ApiServer:
             await self._indexer.close()
             self._indexer = None
 
+    def _made_app(self, pokes: PokeReceiver) -> Doors:
+        async def open_log(spec: IndexSpec) -> Log:
+            return await self.logs.open(spec.name, spec.log_id, spec.partitions)
+
+        self.publisher = Publisher(open_log)
+        return create_app(
+            ApiDeps(
+                catalog=self.catalog,
+                publisher=self.publisher,
+                open_log=open_log,
+                open_reader=lambda spec, partition: SnapshotReader(self.store, spec, partition),
+                pokes=pokes,
+                clock_ms=clock_ms,
+                registry=CollectorRegistry(),
+                restores=RestoreParts(functools.partial(open_pinned, self.store), self._exclusive),
+                step=self.step,
+                options=replace(self.options, control_port=self.ports[0], index_ports=self.ports[1:]),
+            )
+        )
+
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -157,26 +178,10 @@ class ApiServer:
         await self.catalog.start()
         self.store = LocalStore(self.folder / "snapshots")
 
-        async def open_log(spec: IndexSpec) -> Log:
-            return await self.logs.open(spec.name, spec.log_id, spec.partitions)
-
-        self.publisher = Publisher(open_log)
-        deps = ApiDeps(
-            catalog=self.catalog,
-            publisher=self.publisher,
-            open_log=open_log,
-            open_reader=lambda spec, partition: SnapshotReader(self.store, spec, partition),
-            pokes=pokes,
-            clock_ms=clock_ms,
-            registry=CollectorRegistry(),
-            restores=RestoreParts(functools.partial(open_pinned, self.store), self._exclusive),
-            step=self.step,
-            options=replace(self.options, control_port=self.ports[0], index_ports=self.ports[1:]),
-        )
         self._indexer: Indexer | None = None
         if self.indexing:
             await self._start_indexer()
-        self.app = create_app(deps)
+        self.app = self._made_app(pokes)
         config = uvicorn.Config(
             self.app,
             http=first_bytes_with(Connections(ConnectionLimits())),

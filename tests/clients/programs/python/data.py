@@ -162,14 +162,6 @@ def query_by_other_metrics(walk: Walk) -> None:
         assert [(match.id, match.score) for match in matches] == [("long", scores[0]), ("short", scores[1])]
 
 
-def query_several_namespaces(walk: Walk) -> None:
-    answer = walk.index.query_namespaces(
-        vector=[1.0, 0.0, 0.0, 0.0], namespaces=["films", "objects", "never"], metric="cosine", top_k=3
-    )
-    assert [match.id for match in answer.matches] == ["f1", "f2", "v1"]
-    assert answer.usage.read_units > 0
-
-
 def ids_of(page):
     """Return the ids of a page of `list`: generations up to 8 give ids, later ones items."""
     return [getattr(item, "id", item) for item in page]
@@ -333,26 +325,6 @@ def headers_of(answer):
     return {name.lower(): value for name, value in headers.items()}
 
 
-def create_and_describe_a_namespace(walk: Walk) -> None:
-    made = walk.index.create_namespace(name="made")
-    assert made.name == "made"
-    assert int(made.record_count) == 0
-    refused(lambda: walk.index.create_namespace(name="made"), "exist", status=409)
-    assert walk.index.describe_namespace(namespace="made").name == "made"
-
-
-def list_and_delete_namespaces(walk: Walk) -> None:
-    index = walk.index
-    index.upsert(vectors=[("n", EXACT)], namespace="gone")
-    until(lambda: counts(index.describe_index_stats()), lambda shown: shown.get("gone") == 1)
-    assert int(index.describe_namespace(namespace="gone").record_count) == 1
-    names = [one.name for page in index.list_namespaces() for one in getattr(page, "namespaces", None) or [page]]
-    assert {"films", "forms", "gone"} <= set(names)
-    index.delete_namespace(namespace="gone")
-    until(lambda: counts(index.describe_index_stats()), lambda shown: "gone" not in shown)
-    refused(lambda: index.describe_namespace(namespace="gone"), "gone", status=404)
-
-
 def ask_in_parallel(walk: Walk) -> None:
     with walk.client.Index(RECORDS, pool_threads=8) as index:
         asked = [index.query(id="f1", top_k=1, namespace="films", async_req=True) for _ in range(40)]
@@ -393,11 +365,8 @@ DELETE = (
     refuse_a_zero_vector,
     refuse_an_unknown_operator,
 )
-# What came later: several namespaces at once with 5, namespace operations with 7, the rest with 8.
-SEVERAL = (query_several_namespaces,)
-NAMESPACES = (list_and_delete_namespaces,)
+# What came later, with 8.
 BY_FILTER = (update_by_filter,)
 POSITIONS = (answers_carry_positions,)
 BY_METADATA = (fetch_by_metadata,)
 HYBRID = (query_dense_and_sparse_values, refuse_sparse_values_where_only_dense_ones_are_asked)
-CREATE_NAMESPACE = (create_and_describe_a_namespace,)

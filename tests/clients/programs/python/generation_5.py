@@ -3,6 +3,7 @@
 import control
 import data
 import guide
+import namespaces
 import pinecone
 from walk import API_KEY, URL, Walk, take
 
@@ -14,7 +15,10 @@ def main() -> None:
     walk.index = client.Index(guide.INDEX)
     take(walk, (*guide.RECORDS, *guide.BATCHES))
     take(walk, (*control.CREATE, *control.PODS, *control.PROTECTION))
-    take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *data.SEVERAL, *data.CHANGE, *data.DELETE, data.ask_in_parallel))
+    take(
+        walk,
+        (*data.WRITE, *data.READ, *data.HYBRID, *namespaces.SEVERAL, *data.CHANGE, *data.DELETE, data.ask_in_parallel),
+    )
     take(walk, (control.delete_indexes,))
 
 

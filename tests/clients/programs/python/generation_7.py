@@ -6,6 +6,7 @@ import asynchronous
 import control
 import data
 import guide
+import namespaces
 import pinecone
 from walk import API_KEY, URL, Walk, take
 
@@ -18,8 +19,8 @@ def main() -> None:
     take(walk, (*guide.RECORDS, *guide.BATCHES))
     take(walk, (*control.CREATE, *control.PODS, *control.PROTECTION, *control.TAGS))
     take(walk, (*control.SPARSE, *control.SPARSE_METRIC))
-    take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *data.SEVERAL, *data.CHANGE, *data.DELETE))
-    take(walk, (*data.NAMESPACES, data.ask_in_parallel))
+    take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *namespaces.SEVERAL, *data.CHANGE, *data.DELETE))
+    take(walk, (*namespaces.NAMESPACES, data.ask_in_parallel))
     asynchronous_client = pinecone.PineconeAsyncio(api_key=API_KEY, host=URL)
     asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_host))
     take(walk, (control.delete_indexes,))

@@ -6,6 +6,7 @@ import asynchronous
 import control
 import data
 import guide
+import namespaces
 import pinecone
 from walk import API_KEY, URL, Walk, take
 
@@ -19,8 +20,8 @@ def main() -> None:
     take(walk, (*control.CREATE, *control.PROTECTION, *control.TAGS))
     take(walk, (*control.SPARSE, *control.SPARSE_METRIC))
     take(walk, (*data.WRITE, *data.READ, *data.HYBRID, *data.BY_METADATA))
-    take(walk, (*data.SEVERAL, *data.CHANGE, *data.BY_FILTER, *data.DELETE))
-    take(walk, (*data.POSITIONS, *data.NAMESPACES, *data.CREATE_NAMESPACE, data.ask_in_parallel))
+    take(walk, (*namespaces.SEVERAL, *data.CHANGE, *data.BY_FILTER, *data.DELETE))
+    take(walk, (*data.POSITIONS, *namespaces.NAMESPACES, *namespaces.CREATE_NAMESPACE, data.ask_in_parallel))
     asynchronous_client = pinecone.AsyncPinecone(api_key=API_KEY, host=URL)
     asyncio.run(asynchronous.take(pinecone, asynchronous_client, asynchronous.by_name))
     take(walk, (control.delete_indexes,))

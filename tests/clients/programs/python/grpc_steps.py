@@ -3,6 +3,7 @@
 import control
 import data
 import guide
+import namespaces
 from walk import Walk, float32, until, wait_for_counts
 
 
@@ -47,11 +48,11 @@ RECORDS = (
     *data.READ,
     *data.HYBRID,
     *data.BY_METADATA,
-    *data.SEVERAL,
+    *namespaces.SEVERAL,
     *data.CHANGE,
     *data.BY_FILTER,
     *data.DELETE,
-    *data.NAMESPACES,
-    *data.CREATE_NAMESPACE,
+    *namespaces.NAMESPACES,
+    *namespaces.CREATE_NAMESPACE,
     control.delete_indexes,
 )
