@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compose.cli_target import AsJson, Url, open_client
-from schemas.errors import ConfigError, FreshetError
+from compose.cli_target import AsJson, Url, open_client, read_tags
+from schemas.errors import FreshetError
 
 if TYPE_CHECKING:
     from compose.client import Client
@@ -117,13 +117,9 @@ def restore_backup(
     as_json: AsJson = False,
 ) -> None:
     """Make a new index from a backup."""
-    pairs = [each.partition("=") for each in tags or []]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise ConfigError(f"--tag takes KEY=VALUE, not {key!r}.")
     body: dict[str, Any] = {"name": name, "deletion_protection": "enabled" if protect else "disabled"}
-    if pairs:
-        body["tags"] = {key: value for key, _, value in pairs}
+    if tags:
+        body["tags"] = read_tags(tags)
     with open_client(url) as client:
         made = client.call("POST", f"/backups/{backup_id}/create-index", body)
         job = client.call("GET", f"/restore-jobs/{made['restore_job_id']}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compose.cli_target import AsJson, Target, Url, open_client, targeted
+from compose.cli_target import AsJson, Target, Url, open_client, read_tags, targeted
 from schemas.errors import ConfigError, FreshetError
 
 if TYPE_CHECKING:
@@ -291,11 +291,7 @@ def configure_index(
     as_json: AsJson = False,
 ) -> None:
     """Change the recall target, the deletion protection or the tags of an index."""
-    pairs = [each.partition("=") for each in tags or []]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise ConfigError(f"--tag takes KEY=VALUE, not {key!r}.")
-    body: dict[str, Any] = {"tags": {key: value for key, _, value in pairs}} if pairs else {}
+    body: dict[str, Any] = {"tags": read_tags(tags)} if tags else {}
     if recall_target is not None:
         body["recall_target"] = recall_target
     body |= _bounds(bounds)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, get_type_hints
 
 import typer
+
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     import ssl
 
     from compose.client import Client
 
-__all__ = ["AsJson", "IndexName", "Target", "Url", "default_trust", "default_url", "open_client", "targeted"]
+__all__ = [
+    "AsJson",
+    "IndexName",
+    "Target",
+    "Url",
+    "default_trust",
+    "default_url",
+    "open_client",
+    "read_tags",
+    "targeted",
+]
 
 Url = Annotated[str, typer.Option("--url", help="Address of the server; from the settings where it is not given.")]
 IndexName = Annotated[str, typer.Option("--index", "-i", help="Name of the index.")]
@@ -40,6 +52,15 @@ class Target:
     def open(self) -> Client:
         """Return a client of the server."""
         return open_client(self.url)
+
+
+def read_tags(given: Sequence[str] | None) -> dict[str, str]:
+    """Return the tags of options `--tag K=V`. Raises `ConfigError`."""
+    pairs = [each.partition("=") for each in given or []]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--tag takes KEY=VALUE, not {key!r}.")
+    return {key: value for key, _, value in pairs}
 
 
 def open_client(url: str) -> Client:

@@ -93,6 +93,11 @@ class Catalog:
         return self._fold.keys.living
 
     @property
+    def may_have_other_keys(self) -> bool:
+        """Whether an event of a key could not be read, so that there may be keys beside those that are known."""
+        return self._fold.keys.is_torn
+
+    @property
     def backups(self) -> BackupFold:
         """Backups and restore jobs, as far as the control log was read; `producer.backups` changes them."""
         return self._fold.backups

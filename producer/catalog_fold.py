@@ -8,7 +8,7 @@ import structlog
 
 from producer.backup_fold import BackupFold, not_found
 from producer.imports import ImportFold, ImportJob
-from producer.keys import KeyRing
+from producer.keys import KEY_RECORDS, KeyRing
 from producer.log.protocol import StoredRecord
 from producer.metrics import ProducerMetrics
 from schemas.backup_events import CreateBackupEvent, RestoreBackupEvent
@@ -119,6 +119,8 @@ class CatalogFold:
             _log.error("control record skipped", offset=record.offset, reason=str(error))
             if metrics is not None:
                 metrics.catalog_poison.inc()
+            if (record.key or b"").startswith(KEY_RECORDS.encode()):
+                self.keys.is_torn = True
             return None
         return self.apply(event, time_ms=record.time_ms)
 

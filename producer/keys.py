@@ -15,8 +15,10 @@ from schemas.partitions import canonical_namespace
 if TYPE_CHECKING:
     from producer.catalog import Catalog
 
-__all__ = ["KeyRing", "create_key", "digest_of", "id_of", "new_key", "revoke_key"]
+__all__ = ["KEY_RECORDS", "KeyRing", "create_key", "digest_of", "id_of", "new_key", "revoke_key"]
 
+# How the keys of control records begin that are about an API key.
+KEY_RECORDS = "keys/"
 _ID_CHARACTERS = 12
 _SECRET_BYTES = 32
 _SECRET_AT = len(KEY_PREFIX) + _ID_CHARACTERS + 1
@@ -56,6 +58,8 @@ class KeyRing:
 
     def __init__(self) -> None:
         self._keys: dict[str, ApiKey] = {}
+        # An event of a key could not be read: there may be keys that are not known here.
+        self.is_torn = False
         self._seen: set[str] = set()
 
     @property
@@ -105,7 +109,7 @@ async def create_key(catalog: Catalog, key: ApiKey) -> ApiKey:
     await catalog.refresh()
     if not catalog.keys and not key.is_full_admin:
         raise first_must_be_admin()
-    return _kept(await catalog.decide(f"keys/{key.id}", CreateKeyEvent(key)))
+    return _kept(await catalog.decide(f"{KEY_RECORDS}{key.id}", CreateKeyEvent(key)))
 
 
 async def revoke_key(catalog: Catalog, key_id: str) -> ApiKey:
@@ -119,7 +123,7 @@ async def revoke_key(catalog: Catalog, key_id: str) -> ApiKey:
     await catalog.refresh()
     if key_id not in catalog.keys:
         raise key_not_found(key_id)
-    return _kept(await catalog.decide(f"keys/{key_id}", RevokeKeyEvent(key_id)))
+    return _kept(await catalog.decide(f"{KEY_RECORDS}{key_id}", RevokeKeyEvent(key_id)))
 
 
 def _kept(outcome: object) -> ApiKey:

@@ -121,7 +121,7 @@ class Access:
         be forgotten.
         """
         keys = self._catalog.keys
-        if not keys and self._is_open_without_keys:
+        if not keys and self._is_open_without_keys and not self._catalog.may_have_other_keys:
             return EVERYTHING
         if key is None:
             return None
@@ -155,6 +155,18 @@ class Access:
             if grant is not None:
                 return grant
         raise Unauthenticated("Wrong API key: it is unknown, or was revoked.")
+
+    async def admit(self, key: bytes | None, *, is_open: bool) -> Grant:
+        """Return what `key` grants, and leave it for those who ask later; nothing where everybody may ask (`is_open`).
+
+        Raises `Unauthenticated`.
+        """
+        grant = self.known(key)
+        if grant is None:
+            grant = NOTHING if is_open else await self.grant(key)
+        # Always: a pipelined request may run in what the one before it has left behind.
+        leave(grant)
+        return grant
 
     def _grant_of(self, key: ApiKey) -> Grant:
         found = self._grants.get(key.id)

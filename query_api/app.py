@@ -135,7 +135,7 @@ def create_app(deps: ApiDeps) -> Doors:
     )
 
     rest = _rest(
-        vectors_router(reads, writes, hot, gates.fullness),
+        vectors_router(reads, writes, hot),
         documents_router(reads, writes),
         records_router(reads),
         namespaces_router(reads, writes),

@@ -132,7 +132,7 @@ class Fullness:
             return
         upserts = [event for event in events if isinstance(event, Upsert)]
         if upserts:
-            self._of(index)[partition].appended(next_offset, len(upserts), sum(map(_size_of, upserts)))
+            self._of(index)[partition].appended(next_offset, len(upserts), sum(event.size_bytes for event in upserts))
 
     def _of(self, index: ServedIndex) -> list[_Unseen]:
         return self._unseen.setdefault(index, [_Unseen() for _ in range(index.spec.partitions)])
@@ -161,8 +161,3 @@ def _own_bounds(settings: bytes) -> tuple[int | None, int | None]:
     kept = orjson.loads(settings)
     records, size = kept.get("max_records"), kept.get("max_bytes")
     return (records if type(records) is int else None, size if type(size) is int else None)
-
-
-def _size_of(event: Upsert) -> int:
-    sparse = 0 if event.sparse is None else event.sparse.indices.nbytes + event.sparse.values.nbytes
-    return len(event.id) + len(event.values) + sparse + len(event.metadata)

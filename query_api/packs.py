@@ -17,8 +17,8 @@ __all__ = ["append_in_packs", "packs_of"]
 
 # What a record takes beside its own parts: key, headers, and the tags and lengths of its fields.
 _BESIDE_BYTES = NAMESPACE_BYTES_MAX + 512
-# An index of a sparse vector takes up to five bytes, its value four.
-_NONZERO_BYTES = 9
+# An index of a sparse vector takes up to five bytes, and counts as four.
+_MORE_PER_NONZERO = 1
 
 
 async def append_in_packs(
@@ -63,5 +63,5 @@ def _key_of(key: bytes | None, number: int) -> bytes | None:
 
 
 def _bytes_at_most(event: Upsert) -> int:
-    sparse = 0 if event.sparse is None else _NONZERO_BYTES * len(event.sparse.indices)
-    return len(event.id) + len(event.values) + len(event.metadata) + sparse + _BESIDE_BYTES
+    nonzeros = 0 if event.sparse is None else len(event.sparse.indices)
+    return event.size_bytes + _MORE_PER_NONZERO * nonzeros + _BESIDE_BYTES

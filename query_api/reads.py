@@ -41,10 +41,12 @@ __all__ = [
     "PartitionFreshness",
     "ReadOptions",
     "Reads",
+    "units_of_fetch",
 ]
 
 # A match with its values or metadata costs as much as so many without.
 _RECORD_COST = 4
+_FETCHED_PER_UNIT = 10
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -105,10 +107,10 @@ class PartitionFreshness:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """Counts per namespace, the snapshots that were counted, and the freshness of every partition."""
+    """Counts per namespace, how full the index is (0 to 1), and the freshness of every partition."""
 
     namespaces: dict[str, int]
-    snapshots: Sequence[Snapshot]
+    fullness: float
     freshness: Sequence[PartitionFreshness] = field(default=())
 
 
@@ -238,7 +240,8 @@ class Reads:
         snapshots = await snapshots_of_all(index, wanted, self._freshness, is_filtered=True)
         shown = await show(index, snapshots, is_one_namespace=False)
         if granted().namespaces:
-            return IndexStats(_counts_of(snapshots, granted().namespaces), snapshots), shown
+            # How full the index is would tell of the other namespaces.
+            return IndexStats(_counts_of(snapshots, granted().namespaces), 0.0), shown
         counts = await self._counts(snapshots)
         freshness = []
         for number, snapshot in enumerate(snapshots):
@@ -247,7 +250,7 @@ class Reads:
             lag = None if stale is None else stale / 1000
             pace = index.followers[number].pace.rows_per_second
             freshness.append(PartitionFreshness(number, end, snapshot.next_offset, lag, snapshot, pace))
-        return IndexStats(counts, snapshots, freshness), shown
+        return IndexStats(counts, self._gates.fullness.share(index, snapshots), freshness), shown
 
     async def list_namespaces(
         self, index: ServedIndex, wanted: Wanted, *, prefix: str, after: str | None, limit: int
@@ -305,6 +308,11 @@ class Reads:
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+
+def units_of_fetch(asked: int) -> int:
+    """Return the read units of a fetch of so many ids, as the hosted service counts them."""
+    return max(1, -(-asked // _FETCHED_PER_UNIT))
 
 
 def _all_counts(snapshots: Sequence[Snapshot]) -> dict[str, int]:

@@ -28,7 +28,7 @@ from producer.steps import Step, no_step
 from schemas.backups import Cursor, Pin, RestoreJob, RestoreStatus
 from schemas.errors import ConfigError, FreshetError, NotFound, OutcomeUnknown, TailFull, Unavailable
 from schemas.indexes import IndexSpec
-from schemas.limits import METADATA_BYTES_MAX
+from schemas.limits import BATCH_RECORDS_MAX, METADATA_BYTES_MAX
 from schemas.metadata import canonical_metadata
 from schemas.operations import CreateNamespace, Event, Update, Upsert
 from schemas.records import Record, dense_bytes
@@ -36,8 +36,6 @@ from schemas.records import Record, dense_bytes
 __all__ = ["RestoreOptions", "RestoreParts", "Restores"]
 
 _log = structlog.get_logger(__name__)
-# What makes one record: an upsert first.
-_Events = list[Upsert | Update]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -179,9 +177,10 @@ class Restores:
                     page = await self._in_thread(_page, snapshot, name, after, self._options.page_records)
                     if not page:
                         break
-                    for chunk in _chunks(page, self._options.append_bytes):
-                        await self._append(job, name, [event for events in chunk for event in events], chunk[0][0].id)
-                    after = page[-1][0].id
+                    events = [event for record in page for event in _events(record)]
+                    for place, chunk in enumerate(_chunks(events, self._options.append_bytes)):
+                        await self._append(job, name, chunk, f"{page[0].id}/{place}")
+                    after = page[-1].id
                     records += len(page)
                     await self._note(job, Cursor(number, name, after, records))
 
@@ -189,7 +188,7 @@ class Restores:
         """Append; again where that may not have been done.
 
         Pages and chunks are the same each time, so that an append which lands late, when the new index is written to
-        by others, is known by its key, made of the namespace and the id that it begins with.
+        by others, is known by its key, made of the namespace and where in it the append begins.
         """
         key = f"{job.job_id}{hashlib.blake2b(f'{namespace}/{begin}'.encode(), digest_size=16).hexdigest()}".encode()
         pause = self._options.retry_seconds_min
@@ -233,14 +232,14 @@ class Restores:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
 
-def _page(snapshot: Snapshot, namespace: str, after: str, limit: int) -> list[_Events]:
-    """Return what makes the next records of a namespace, in the order of their ids."""
+def _page(snapshot: Snapshot, namespace: str, after: str, limit: int) -> list[Record]:
+    """Return the next records of a namespace, in the order of their ids."""
     ids = snapshot.list_ids(namespace, prefix="", after=after or None, limit=limit)
     records = snapshot.fetch(namespace, ids)
-    return [_events(records[key]) for key in ids]
+    return [records[key] for key in ids]
 
 
-def _events(record: Record) -> _Events:
+def _events(record: Record) -> list[Upsert | Update]:
     """Return an upsert, and updates for what updates have added to its metadata beyond the size of one event."""
     values = dense_bytes(record.values)
     if len(record.metadata) <= METADATA_BYTES_MAX:
@@ -264,22 +263,15 @@ def _pieces(metadata: dict[str, object]) -> Iterator[dict[str, object]]:
     yield piece
 
 
-def _chunks(page: Sequence[_Events], bytes_max: int) -> Iterator[list[_Events]]:
-    """Yield records in order, so many at a time that they are about `bytes_max` bytes."""
-    chunk: list[_Events] = []
+def _chunks(events: Sequence[Upsert | Update], bytes_max: int) -> Iterator[list[Upsert | Update]]:
+    """Yield `events` in order, so many at a time that they are about `bytes_max` bytes, and no more than one batch."""
+    chunk: list[Upsert | Update] = []
     size = 0
-    for events in page:
-        weight = sum(map(_weight, events))
-        if chunk and size + weight > bytes_max:
+    for event in events:
+        if chunk and (size + event.size_bytes > bytes_max or len(chunk) == BATCH_RECORDS_MAX):
             yield chunk
             chunk, size = [], 0
-        chunk.append(events)
-        size += weight
+        chunk.append(event)
+        size += event.size_bytes
     if chunk:
         yield chunk
-
-
-def _weight(event: Upsert | Update) -> int:
-    metadata = event.metadata if isinstance(event, Upsert) else event.set_metadata or b""
-    sparse = 0 if event.sparse is None else 8 * len(event.sparse.indices)
-    return len(event.id) + len(event.values or b"") + len(metadata) + sparse

@@ -21,6 +21,11 @@ class Upsert:
     sparse: Sparse | None
     metadata: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """About the bytes of the record: its parts, without what surrounds them in a log."""
+        return _size_bytes(self.id, self.values, self.sparse, self.metadata)
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -30,6 +35,11 @@ class Update:
     values: bytes | None
     sparse: Sparse | None
     set_metadata: bytes | None
+
+    @property
+    def size_bytes(self) -> int:
+        """As that of an upsert."""
+        return _size_bytes(self.id, self.values or b"", self.sparse, self.set_metadata or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +79,8 @@ class CreateNamespace:
 
 
 Event = Upsert | Update | UpdateWhere | Delete | DeleteWhere | DeleteNamespace | CreateNamespace
+
+
+def _size_bytes(name: str, values: bytes, sparse: Sparse | None, metadata: bytes) -> int:
+    numbers = 0 if sparse is None else sparse.indices.nbytes + sparse.values.nbytes
+    return len(name) + len(values) + numbers + len(metadata)

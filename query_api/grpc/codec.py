@@ -19,7 +19,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from query_api.grpc import vector_service_pb2 as pb
 from query_api.grpc.wire import joined, record_parts, sized, text, varint
 from query_api.questions import QueryResult, Question
-from query_api.reads import IdPage, NamespaceInfo, NamespacePage
+from query_api.reads import IdPage, IndexStats, NamespaceInfo, NamespacePage, units_of_fetch
 from schemas.errors import InvalidRequest
 from schemas.filters import Filter, parse_filter
 from schemas.indexes import IndexSpec, VectorType
@@ -60,7 +60,6 @@ DESCRIPTOR = pb.DESCRIPTOR
 _Message = TypeVar("_Message", bound=Message)
 _FLOAT32 = np.dtype("<f4")
 _EXACT_INTEGER_MAX = 2**53
-_FETCHED_PER_UNIT = 10
 _SHORT_BYTES = 120
 # Tags of values, metadata and sparse values.
 _OF_VECTOR = (b"\x12", b"\x1a", b"\x22")
@@ -145,6 +144,8 @@ def decode_query(message: bytes, *, explain: bool = False) -> tuple[str, Questio
         include_values=request.include_values,
         include_metadata=request.include_metadata,
         explain=explain,
+        scan_factor=request.scan_factor if request.HasField("scan_factor") else None,
+        max_candidates=request.max_candidates if request.HasField("max_candidates") else None,
     )
 
 
@@ -236,8 +237,8 @@ def encode_query(result: QueryResult, namespace: str) -> bytes:
 
 def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int, token: str | None = None) -> bytes:
     """Return the answer to a fetch, or a page of one by metadata that `token` continues."""
-    units = max(1, -(-asked // _FETCHED_PER_UNIT))
-    return _records(records) + text(b"\x12", namespace) + _usage(b"\x1a", units) + _pagination(b"\x22", token)
+    usage = _usage(b"\x1a", units_of_fetch(asked))
+    return _records(records) + text(b"\x12", namespace) + usage + _pagination(b"\x22", token)
 
 
 def encode_updated(matched: int | None) -> bytes:
@@ -251,10 +252,12 @@ def encode_id_page(page: IdPage, namespace: str, token: str | None) -> bytes:
     return ids + _pagination(b"\x12", token) + text(b"\x1a", namespace) + _usage(b"\x22", 1)
 
 
-def encode_stats(spec: IndexSpec, counts: Mapping[str, int]) -> bytes:
+def encode_stats(spec: IndexSpec, stats: IndexStats) -> bytes:
     """Return the answer with the records of each namespace."""
+    counts = stats.namespaces
     answer = pb.DescribeIndexStatsResponse(
         dimension=spec.dimension if spec.vector_type is VectorType.DENSE else None,
+        index_fullness=stats.fullness,
         total_vector_count=sum(counts.values()),
         metric=spec.metric.value,
         vector_type=spec.vector_type.value,

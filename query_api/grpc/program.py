@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import structlog
 
 from producer.steps import Step, no_step
-from query_api.access import NOTHING, Grant, key_of_headers, leave
+from query_api.access import Grant, key_of_headers
 from query_api.grpc.exchange import Exchange, deadline_exceeded, timeout_of
 from query_api.grpc.frames import Gone, Messages
 from query_api.grpc.service import VECTOR_SERVICE, UnaryMethod
@@ -155,12 +155,8 @@ class GrpcProgram:
 
     async def _authenticate(self, path: str, headers: Mapping[bytes, bytes]) -> Grant:
         """Return what the call's key grants, and leave it for those who ask later. Raises `Unauthenticated`."""
-        access, key = self._entrance.rights.access, key_of_headers(headers)
-        grant = access.known(key)
-        if grant is None:
-            grant = NOTHING if path.startswith(_OPEN) else await access.grant(key)
-        leave(grant)
-        return grant
+        access = self._entrance.rights.access
+        return await access.admit(key_of_headers(headers), is_open=path.startswith(_OPEN))
 
     async def _addressed(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Address:
         host = headers.get(b"host", b"").decode("latin-1")

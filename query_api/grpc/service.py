@@ -158,7 +158,7 @@ class VectorService:
         """Return the record counts."""
         codec.decode_stats(call.body)
         stats, shown = await self._reads.stats(call.index, wanted_of(call.headers))
-        return Reply(codec.encode_stats(call.index.spec, stats.namespaces), read_headers(shown))
+        return Reply(codec.encode_stats(call.index.spec, stats), read_headers(shown))
 
     async def list_namespaces(self, call: Call) -> Reply:
         """List namespaces with their record counts, in pages."""

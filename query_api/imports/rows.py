@@ -80,15 +80,18 @@ class ParquetRows:
         width = 4 * max(self._spec.dimension, 1)
         size = max(1, min(BATCH_RECORDS_MAX, _DECODED_BYTES_MAX // width))
         groups, begin = self._from_group(start)
-        if not groups:
-            return
         try:
-            for batch in self._file.iter_batches(size, row_groups=groups, columns=self._columns, use_threads=False):
-                end = begin + batch.num_rows
-                if end > start:
-                    left = batch.slice(max(0, start - begin))
-                    yield from _parted(self._decoded(left, end - left.num_rows))
-                begin = end
+            for group in groups:
+                # One at a time: a batch of several would end elsewhere for a reader that begins at a later group, and
+                # where batches end must be the same for everybody who goes on with an import.
+                for batch in self._file.iter_batches(
+                    size, row_groups=[group], columns=self._columns, use_threads=False
+                ):
+                    end = begin + batch.num_rows
+                    if end > start:
+                        left = batch.slice(max(0, start - begin))
+                        yield from _parted(self._decoded(left, end - left.num_rows))
+                    begin = end
         except (OSError, ValueError, NotImplementedError) as error:
             raise InvalidRequest(f"File {self._name} is damaged near row {begin}: {_said(error)}") from error
 
@@ -237,10 +240,7 @@ _NOTHING: npt.NDArray[np.uint32] = np.zeros(0, dtype=np.uint32)
 
 def _parted(batch: RowBatch) -> Iterator[RowBatch]:
     """Part a batch where one append would be too large."""
-    sizes = [
-        len(event.values) + len(event.metadata) + len(event.id) + _sparse_bytes(event.sparse) + _EVENT_BYTES
-        for event in batch.events
-    ]
+    sizes = [event.size_bytes + _EVENT_BYTES for event in batch.events]
     if sum(sizes) <= _APPEND_BYTES_MAX:
         yield batch
         return
@@ -257,11 +257,6 @@ def _parted(batch: RowBatch) -> Iterator[RowBatch]:
 def _part(batch: RowBatch, begin: int, end: int, which: slice) -> RowBatch:
     bad = [each for each in batch.bad if begin <= each[0] < end]
     return RowBatch(begin, end, batch.events[which], batch.rows[which], bad)
-
-
-def _sparse_bytes(sparse: Sparse | None) -> int:
-    # An index takes up to five bytes as a protobuf number, a value four.
-    return 0 if sparse is None else 9 * len(sparse.indices)
 
 
 def _is_list(types: Any, kind: Any) -> bool:

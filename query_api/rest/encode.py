@@ -9,11 +9,10 @@ import orjson
 
 from indexer.segments.search import SliceReport
 from query_api.questions import QueryResult
+from query_api.reads import units_of_fetch
 from schemas.records import Record
 
 __all__ = ["encode", "encode_fetch", "encode_query", "explained"]
-
-_FETCHED_PER_UNIT = 10
 
 
 def encode(body: Mapping[str, object]) -> bytes:
@@ -44,7 +43,7 @@ def encode_fetch(records: Mapping[str, Record], namespace: str, *, asked: int, n
         item: dict[str, object] = {"id": name}
         _add_parts(item, record)
         vectors[name] = item
-    units = max(1, -(-asked // _FETCHED_PER_UNIT))
+    units = units_of_fetch(asked)
     body: dict[str, object] = {"vectors": vectors, "namespace": namespace, "usage": {"readUnits": units}}
     if next_page is not None:
         body["pagination"] = {"next": next_page}

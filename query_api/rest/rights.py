@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from query_api.access import NOTHING, Access, Grant, key_of_headers, leave
+from query_api.access import Access, Grant, key_of_headers
 from query_api.rest.addressing import Address
 from query_api.rest.exchange import Scope
 from schemas.keys import Role
@@ -35,16 +35,8 @@ class Rights:
 
         Raises `Unauthenticated`, before anything tells whether an index exists.
         """
-        key = key_of_headers(headers)
-        grant = self.access.known(key)
-        if grant is None:
-            if is_health(address) or _is_own_metrics(scope, address):
-                grant = NOTHING
-            else:
-                grant = await self.access.grant(key)
-        # Always: a pipelined request may run in what the one before it has left behind.
-        leave(grant)
-        return grant
+        is_open = is_health(address) or _is_own_metrics(scope, address)
+        return await self.access.admit(key_of_headers(headers), is_open=is_open)
 
     def authorize(self, grant: Grant, scope: Scope, address: Address) -> None:
         """Raise `Forbidden` unless `grant` reaches what is addressed, with the right that is needed."""

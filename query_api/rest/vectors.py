@@ -11,7 +11,6 @@ from query_api.access import granted
 from query_api.commands import deletions, required_filter, update_of
 from query_api.documents import check_vectors_index, holds_documents
 from query_api.engine_stats import engine_stats
-from query_api.fullness import Fullness
 from query_api.matching import RecordPage
 from query_api.reads import IdPage, Reads
 from query_api.rest.decode import sparse_of
@@ -33,7 +32,7 @@ from schemas.records import dense_bytes
 __all__ = ["vectors_router"]
 
 
-def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes, fullness: Fullness) -> APIRouter:
+def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["vectors"])
     _add_hot(router, hot)
@@ -71,11 +70,11 @@ def vectors_router(reads: Reads, writes: Writes, hot: HotRoutes, fullness: Fulln
         body = DeleteBody(ids=ids, deleteAll=deleteAll, namespace=namespace)
         return await _delete(writes, call_of(request), body)
 
-    _add_questions(router, reads, fullness)
+    _add_questions(router, reads)
     return router
 
 
-def _add_questions(router: APIRouter, reads: Reads, fullness: Fullness) -> None:
+def _add_questions(router: APIRouter, reads: Reads) -> None:
     @router.get("/vectors/list", summary="List ids by prefix, in pages")
     async def list_ids(
         request: Request,
@@ -116,11 +115,11 @@ def _add_questions(router: APIRouter, reads: Reads, fullness: Fullness) -> None:
         body = parsed(StatsBody, await body_of(request)) if await request.body() else StatsBody()
         if body.filter not in (None, {}):
             raise InvalidRequest("Describing index statistics with a metadata filter is not supported")
-        return await _stats(reads, fullness, call_of(request), body.consistency)
+        return await _stats(reads, call_of(request), body.consistency)
 
     @router.get("/describe_index_stats", summary="The same without a body")
     async def describe_index_stats_of(request: Request) -> Response:
-        return await _stats(reads, fullness, call_of(request), None)
+        return await _stats(reads, call_of(request), None)
 
 
 def _add_hot(router: APIRouter, hot: HotRoutes) -> None:
@@ -199,7 +198,7 @@ async def _delete(writes: Writes, call: Call, body: DeleteBody) -> Response:
     return json_answer(visible_fields(written), write_headers(written))
 
 
-async def _stats(reads: Reads, fullness: Fullness, call: Call, consistency: object) -> Response:
+async def _stats(reads: Reads, call: Call, consistency: object) -> Response:
     stats, shown = await reads.stats(call.index, wanted_of(call.headers, consistency))
     spec = call.index.spec
     partitions = [
@@ -220,7 +219,7 @@ async def _stats(reads: Reads, fullness: Fullness, call: Call, consistency: obje
     ]
     body: dict[str, object] = {
         "namespaces": {name: {"vectorCount": count} for name, count in sorted(stats.namespaces.items())},
-        "indexFullness": fullness.share(call.index, stats.snapshots),
+        "indexFullness": stats.fullness,
         "totalVectorCount": sum(stats.namespaces.values()),
         "metric": spec.metric.value,
         "vectorType": spec.vector_type.value,

@@ -44,6 +44,8 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("/query", "Query", {"vector": [1, 2, 3, 4], "topK": 1, "filter": {"n": None}}),
     ("/query", "Query", {"vector": [1, 2, 3, 4], "topK": 1, "filter": {"n": {"$in": 1}}}),
     ("/query", "Query", {"vector": [1, 2, 3, 4], "topK": 1, "queries": [{"topK": 1}]}),
+    ("/query", "Query", {"vector": [1, 2, 3, 4], "topK": 1, "scanFactor": 99}),
+    ("/query", "Query", {"vector": [1, 2, 3, 4], "topK": 5, "maxCandidates": 4}),
     ("/vectors/upsert", "Upsert", {"vectors": []}),
     ("/vectors/upsert", "Upsert", {"vectors": [{"id": "a", "values": [1, 2]}]}),
     ("/vectors/upsert", "Upsert", {"vectors": [{"id": "", "values": [1, 2, 3, 4]}]}),
@@ -100,7 +102,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 def doors(server: ApiServer) -> Iterator[Doors]:
     """An index with the same records in two namespaces: `rest` was written over REST, `grpc` over gRPC."""
     spec = {"serverless": {"cloud": "c", "region": "r"}}
-    body = {"name": "both", "dimension": 4, "metric": "dotproduct", "spec": spec}
+    # A power of two, so that the fullness is a number that a float of gRPC's can hold.
+    body = {"name": "both", "dimension": 4, "metric": "dotproduct", "spec": spec, "max_records": 1_024}
     host = httpx2.post(f"{server.url}/indexes", json=body).json()["host"]
     with httpx2.Client(base_url=host, timeout=30) as http, GrpcClient(host.removeprefix("http://")) as client:
         made = Doors(http, client)
@@ -187,9 +190,10 @@ def test_pages_continue_at_the_other_door(doors: Doors) -> None:
 
 
 def test_statistics_and_namespaces_are_alike(doors: Doors) -> None:
-    """Counts, dimension, metric; names, schemas and totals of namespaces."""
+    """Counts, dimension, metric, fullness; names, schemas and totals of namespaces."""
     by_rest = doors.post("/describe_index_stats", {}).json()
     del by_rest["freshness"]
+    assert by_rest["indexFullness"] * 1_024 == by_rest["totalVectorCount"] > 0
     by_grpc, _ = doors.grpc.call("DescribeIndexStats", {}, doors.seen)
     assert by_grpc == by_rest
     version = {"x-pinecone-api-version": "2026-07"}

@@ -6,6 +6,7 @@ import pytest
 
 import query_api.access
 from producer.keys import create_key, new_key, revoke_key
+from producer.log.protocol import LogRecord
 from query_api.access import EVERYTHING, Access, granted, key_of_headers, leave
 from schemas.errors import Forbidden, Unauthenticated
 from schemas.keys import Role
@@ -28,6 +29,19 @@ async def test_without_any_key_everything_is_open_or_nothing(tmp_path):
             await Access(catalog, is_open_without_keys=False).grant(b"whatever")
         with pytest.raises(Unauthenticated, match="needed"):
             await Access(catalog, is_open_without_keys=False).grant(None)
+
+
+@pytest.mark.asyncio
+async def test_event_of_a_key_that_cannot_be_read_does_not_open_the_door(tmp_path):
+    """There may be keys that nobody here knows; a key that is made then opens as ever."""
+    async with sqlite_logs(tmp_path) as logs:
+        await logs.control.append(0, [LogRecord(b"movies", b"what"), LogRecord(b"keys/0123456789ab", b"what")])
+        async with started(logs) as catalog:
+            access = Access(catalog, is_open_without_keys=True)
+            with pytest.raises(Unauthenticated):
+                await access.grant(b"whatever")
+            key, _ = await make(catalog)
+            assert (await access.grant(key)).role is Role.ADMIN
 
 
 @pytest.mark.asyncio

@@ -13,6 +13,9 @@ from tests.support.backups import SPEC, Control, all_of, fill, send
 def control(server, http):
     made = Control(server, http)
     yield made
+    # The server is shared, also with tests that want to find it without a backup.
+    for backup in made.call("GET", "/backups?limit=100", status=200)["data"]:
+        made.call("DELETE", f"/backups/{backup['backup_id']}", status=202)
     for name in made.names:
         made.call("PATCH", f"/indexes/{name}", {"deletion_protection": "disabled"})
         made.call("DELETE", f"/indexes/{name}")

@@ -160,6 +160,18 @@ def test_bad_rows_of_a_parted_batch_are_told_once(tmp_path):
     assert sorted(row for row, _ in events) == [row for row in range(count) if row not in bad_rows]
 
 
+def test_batches_end_at_the_same_rows_wherever_reading_begins(tmp_path):
+    """What was appended before a crash must be cut alike after it, or its keys of idempotency would not meet it."""
+    count = 5_000
+    table = pa.table({"id": [f"r{n}" for n in range(count)], "values": pa.array([VALUES[0]] * count)})
+    ends = [batch.end for batch in opened(tmp_path, table, row_group_size=1_700).batches(0)]
+    assert len(ends) > 3
+    assert ends[-1] == count
+    for start in [0, *ends[:-1], 1_699, 1_701, 3_500]:
+        again = [batch.end for batch in opened(tmp_path, table, row_group_size=1_700).batches(start)]
+        assert again == [end for end in ends if end > start]
+
+
 FINE = {"id": ["a"], "values": pa.array([[1.0, 2.0, 3.0]])}
 
 

@@ -100,13 +100,14 @@ def test_records_are_appended_in_pieces_of_bounded_size():
     """Whatever their vectors, sparse values and metadata weigh; one that is too large goes alone, none is left out."""
     sparse = make_sparse(list(range(100)), [1.0] * 100)
     events = [Upsert(f"r{n}", bytes(4 * (n % 50)), sparse if n % 3 else None, b"x" * (n % 300)) for n in range(500)]
-    page = [[event] for event in events]
-    pieces = list(_chunks(page, 2_000))
-    assert [event for piece in pieces for (event,) in piece] == events
-    assert all(len(piece) == 1 or sum(weight(event) for (event,) in piece) <= 2_000 for piece in pieces)
+    pieces = list(_chunks(events, 2_000))
+    assert [event for piece in pieces for event in piece] == events
+    assert all(len(piece) == 1 or sum(weight(event) for event in piece) <= 2_000 for piece in pieces)
     assert len(pieces) < 500
     assert list(_chunks([], 10)) == []
-    assert len(list(_chunks(page[:5], 1))) == 5
+    assert len(list(_chunks(events[:5], 1))) == 5
+    # An idempotency key names a batch, and a batch has so many events at most.
+    assert [len(piece) for piece in _chunks([Upsert("r", b"", None, b"")] * 2_500, 10**9)] == [1_000, 1_000, 500]
 
 
 def test_a_record_that_updates_made_larger_than_one_event_is_restored_whole(control, http):
