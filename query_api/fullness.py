@@ -67,6 +67,8 @@ class _Unseen:
             _, records, size = self._batches.popleft()
             self.records -= records
             self.bytes -= size
+        if not self._batches:
+            self.next_offset = 0
 
     def size_of(self, snapshot: Snapshot) -> int:
         """Return the bytes of a snapshot, counted once per snapshot."""
@@ -103,19 +105,21 @@ class Fullness:
     async def check(self, index: ServedIndex) -> None:
         """Let an upsert pass unless the index is full.
 
-        What no snapshot shows yet may have replaced records, so it is waited for before it is counted as more.
-        Raises `IndexFull`; `TooManyRequests` where what is not shown yet would fill the index.
+        What no snapshot shows yet may have replaced records, so it is waited for before it is counted as more, and so
+        is what others append in the meantime. Raises `IndexFull`; `TooManyRequests` where what is not shown yet would
+        fill the index.
         """
         if self.bounds(index.spec) == (0, 0) or self._excess(index) is None:
             return
-        until = asyncio.get_running_loop().time() + self._options.wait_seconds
-        for follower, unseen in zip(index.followers, self._of(index), strict=True):
-            if await follower.opened(until=until):
-                await reach(follower, unseen.next_offset, until=until)
-        excess = self._excess(index)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._options.wait_seconds
+        while (excess := self._excess(index)) is not None and self._has_unseen(index) and loop.time() < until:
+            for follower, unseen in zip(index.followers, self._of(index), strict=True):
+                if await follower.opened(until=until):
+                    await reach(follower, unseen.next_offset, until=until)
         if excess is None:
             return
-        if any(unseen.records for unseen in self._of(index)):
+        if self._has_unseen(index):
             raise TooManyRequests(
                 f"Index '{index.spec.name}' may be full: with what is not indexed yet it has {excess}. Nothing was "
                 "written: send again.",
@@ -133,6 +137,9 @@ class Fullness:
         upserts = [event for event in events if isinstance(event, Upsert)]
         if upserts:
             self._of(index)[partition].appended(next_offset, len(upserts), sum(event.size_bytes for event in upserts))
+
+    def _has_unseen(self, index: ServedIndex) -> bool:
+        return any(unseen.records for unseen in self._of(index))
 
     def _of(self, index: ServedIndex) -> list[_Unseen]:
         return self._unseen.setdefault(index, [_Unseen() for _ in range(index.spec.partitions)])

@@ -4,17 +4,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx2
+import numpy as np
 import pytest
 
 from query_api.app import ApiOptions
 from query_api.ends import EndsOptions
-from query_api.fullness import BoundOptions
+from query_api.fullness import BoundOptions, Fullness
+from query_api.served import ServedIndex
 from query_api.shedding import RateOptions
+from schemas.operations import Upsert
 from tests.support.api_server import ApiServer
 
-OPTIONS = ApiOptions(ends=EndsOptions(is_sole_writer=True))
+# Nobody is asked to come again where a publish takes long.
+OPTIONS = ApiOptions(ends=EndsOptions(is_sole_writer=True), bounds=BoundOptions(wait_seconds=20))
 FULL = "Index is full, cannot accept data."
 
 
@@ -120,6 +125,44 @@ def test_upserts_that_replace_records_do_not_fill_an_index(server, http):
     assert answers == [200] * 40
     assert index.upsert("j").status_code == 200
     assert index.upsert("j").status_code == 403
+
+
+class Follower:
+    """Shows what it is asked to reach, and lets something happen just before."""
+
+    is_open = True
+
+    def __init__(self, before):
+        self.snapshot = SimpleNamespace(lineage=0, next_offset=0, live_rows=0)
+        self._before = before
+
+    async def opened(self, *, until):
+        return True
+
+    async def reach(self, offset, *, until):
+        self._before()
+        self.snapshot = SimpleNamespace(lineage=0, next_offset=offset, live_rows=9)
+        return self.snapshot
+
+
+@pytest.mark.asyncio
+async def test_what_others_append_while_an_upsert_waits_is_waited_for_too():
+    """Nine records, replaced again and again, are nine: who comes while that is on its way is not sent away."""
+    nine = [Upsert(name, np.ones(4, "<f4").tobytes(), None, b"{}") for name in "abcdefghi"]
+    others = iter([27])
+
+    def appended_meanwhile():
+        if (end := next(others, None)) is not None:
+            fullness.appended(index, 0, end, nine)
+
+    index = ServedIndex.__new__(ServedIndex)
+    index.spec = SimpleNamespace(name="i", partitions=1, settings=b'{"max_records":10}')
+    index.followers = (Follower(appended_meanwhile),)
+    fullness = Fullness(BoundOptions(wait_seconds=20))
+    for end in (9, 18):
+        fullness.appended(index, 0, end, nine)
+    await fullness.check(index)
+    assert index.followers[0].snapshot.next_offset == 27
 
 
 def test_bound_holds_but_for_what_is_on_its_way_at_a_time(server, http):
