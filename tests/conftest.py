@@ -6,10 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.clients.summary import write_client_lines
 from tests.support.broker import Broker, BrokerSource, NoBroker, find_source
 
+# Neither a pause of the machine nor the first look at all modules is the fault of a test.
+settings.register_profile("freshet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("freshet")
 _SKIPPED = "no Kafka broker: "
 
 

@@ -58,7 +58,7 @@ def missing(page: str) -> set[str]:
     return {f"{file}::{name}" for file, name in named if f"{file}::{name}" not in known}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_every_row_names_a_test_that_exists():
     """Nothing is promised that no test holds."""
     assert missing(PAGE) == set()
@@ -82,7 +82,7 @@ def test_every_client_has_a_row(client):
     assert f"[{client.title}]`" in PAGE
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_planted_rows_are_found():
     """A row without a test, with a test that is not there, or about a route that is not there is not taken for true."""
     row = "| `POST` | `/query` | `tests/contract/test_api_rest.py::TestRest::test_query_gives_what_is_asked_for` |"

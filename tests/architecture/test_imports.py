@@ -34,7 +34,7 @@ VIOLATIONS = {
 
 def lint(where: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=500, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_packages_pass_mypy_strict():
     """Every function of the product is typed, strictly."""
     done = run("mypy")

@@ -12,7 +12,7 @@ from tests.clients.catalogue import ENVIRONMENTS, PYTHON_3, TYPESCRIPT_9, Enviro
 from tests.clients.environments import BrokenEnvironment, NoClient, prepared
 from tests.clients.walking import have
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(1_200)]
 
 # Nobody listens on the discard port of this machine.
 NOWHERE = {

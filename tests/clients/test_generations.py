@@ -7,7 +7,7 @@ import pytest
 from tests.clients.catalogue import GENERATIONS
 from tests.clients.walking import count, walk
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(1_200)]
 
 
 @pytest.mark.parametrize("client", GENERATIONS, ids=lambda client: client.title)

@@ -15,7 +15,7 @@ from tests.clients.page import run_examples
 from tests.clients.walking import count, emptied, walk
 from tests.support.freshet import Freshet, free_ports
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(1_200)]
 
 
 @dataclass

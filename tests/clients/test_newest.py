@@ -10,7 +10,7 @@ from tests.clients.page import run_examples
 from tests.clients.walking import count, walk
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("client", NEWEST, ids=lambda client: client.title)
 def test_client_takes_every_step(client, server, tmp_path, request):
     """An unmodified client, told nothing but the host, gets from every operation what it should."""

@@ -95,7 +95,7 @@ class GrpcApi:
         except grpc.RpcError as error:
             raise Refused(Code(error.code().value[0]), error.details()) from error
         if "x-pinecone-request-lsn" in told:
-            self._seen = {"x-freshet-at-least": told["x-freshet-position"], "x-freshet-wait-ms": "10000"}
+            self._seen = {"x-freshet-at-least": told["x-freshet-position"], "x-freshet-wait-ms": "20000"}
         return answer, told
 
 

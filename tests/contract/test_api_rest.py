@@ -79,7 +79,7 @@ class RestApi:
         if answer.status_code != 200:
             raise Refused(Code(answer.json()["code"]), answer.json()["message"])
         if "x-pinecone-request-lsn" in answer.headers:
-            self._seen = {"x-freshet-at-least": answer.headers["x-freshet-position"], "x-freshet-wait-ms": "10000"}
+            self._seen = {"x-freshet-at-least": answer.headers["x-freshet-position"], "x-freshet-wait-ms": "20000"}
         return answer.json()
 
 

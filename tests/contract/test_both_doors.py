@@ -107,12 +107,12 @@ def doors(server: ApiServer) -> Iterator[Doors]:
     host = httpx2.post(f"{server.url}/indexes", json=body).json()["host"]
     with httpx2.Client(base_url=host, timeout=30) as http, GrpcClient(host.removeprefix("http://")) as client:
         made = Doors(http, client)
-        visible = {"x-freshet-wait-visible-ms": "10000"}
+        visible = {"x-freshet-wait-visible-ms": "20000"}
         http.post("/vectors/upsert", json={"vectors": RECORDS, "namespace": "rest"}, headers=visible)
         client.call("Upsert", {"vectors": RECORDS, "namespace": "grpc"}, visible)
         answer = http.post("/namespaces", json={"name": "both", "schema": {"fields": {"n": {"filterable": True}}}})
         assert answer.status_code == 200, answer.text
-        made.seen = {"x-freshet-at-least": answer.headers["x-freshet-position"], "x-freshet-wait-ms": "10000"}
+        made.seen = {"x-freshet-at-least": answer.headers["x-freshet-position"], "x-freshet-wait-ms": "20000"}
         yield made
 
 
@@ -249,8 +249,8 @@ def test_metadata_of_reads_is_refused_as_headers_are(doors: Doors, name: str, va
 def test_a_write_says_its_position_and_whether_it_is_visible(doors: Doors) -> None:
     """The headers of REST as initial metadata; what REST says in its body of a write that was waited for, too."""
     body = {"vectors": [RECORDS[0]], "namespace": "visible"}
-    by_rest = doors.post("/vectors/upsert", body, **{"x-freshet-wait-visible-ms": "10000"})
-    answer, told = doors.grpc.call("Upsert", body, {"x-freshet-wait-visible-ms": "10000"})
+    by_rest = doors.post("/vectors/upsert", body, **{"x-freshet-wait-visible-ms": "20000"})
+    answer, told = doors.grpc.call("Upsert", body, {"x-freshet-wait-visible-ms": "20000"})
     assert answer == {"upsertedCount": 1}
     assert by_rest.json()["visible"] is True
     assert told["x-freshet-visible"] == "true"

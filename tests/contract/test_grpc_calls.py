@@ -6,6 +6,7 @@ import gzip
 import queue
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,13 +14,12 @@ import httpx2
 import numpy as np
 import pytest
 
-from query_api.app import ApiOptions
 from query_api.grpc import health_pb2, reflection_pb2
 from query_api.grpc import vector_service_pb2 as pb
 from query_api.grpc.frames import frame
 from query_api.writes import WriteOptions
 from schemas.limits import APPEND_BYTES_MAX
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 from tests.support.grpc_client import GrpcClient
 from tests.support.raw_http2 import RawHttp2
 
@@ -75,7 +75,7 @@ def test_a_deadline_that_passes_is_answered_and_the_write_is_kept(server: ApiSer
         server.resume_indexing()
     with GrpcClient(f"localhost:{port}") as client:
         _, told = client.call("Upsert", {"vectors": [{"id": "b", "values": [1, 0, 0, 0]}], "namespace": "deadline"})
-        seen = {"x-freshet-at-least": told["x-freshet-position"], "x-freshet-wait-ms": "10000"}
+        seen = {"x-freshet-at-least": told["x-freshet-position"], "x-freshet-wait-ms": "20000"}
         answer, _ = client.call("List", {"namespace": "deadline"}, seen)
         assert [one["id"] for one in answer["vectors"]] == ["b", "late"]
 
@@ -100,7 +100,7 @@ def test_requests_may_be_compressed(client: GrpcClient, algorithm: grpc.Compress
     """By what the official library can do."""
     vectors = [{"id": f"z{n}", "values": [1, 1, 1, n + 1], "metadata": {"t": "again " * 200}} for n in range(20)]
     body = {"vectors": vectors, "namespace": "zip"}
-    answer, told = client.call("Upsert", body, {"x-freshet-wait-visible-ms": "10000"}, compression=algorithm)
+    answer, told = client.call("Upsert", body, {"x-freshet-wait-visible-ms": "20000"}, compression=algorithm)
     assert (answer["upsertedCount"], told["x-freshet-visible"]) == (20, "true")
     fetched, _ = client.call("Fetch", {"ids": ["z7"], "namespace": "zip"})
     assert fetched["vectors"]["z7"]["metadata"] == vectors[7]["metadata"]
@@ -109,7 +109,7 @@ def test_requests_may_be_compressed(client: GrpcClient, algorithm: grpc.Compress
 def test_answers_are_compressed_for_who_takes_it_and_where_it_pays(port: int, client: GrpcClient) -> None:
     """An answer of much text is; a small one, and one for a client that takes none, is not."""
     vectors = [{"id": f"z{n}", "values": [1, 1, 1, n + 1], "metadata": {"t": f"{n} again " * 500}} for n in range(20)]
-    client.call("Upsert", {"vectors": vectors, "namespace": "text"}, {"x-freshet-wait-visible-ms": "10000"})
+    client.call("Upsert", {"vectors": vectors, "namespace": "text"}, {"x-freshet-wait-visible-ms": "20000"})
     many = frame(pb.FetchRequest(ids=[f"z{n}" for n in range(20)], namespace="text").SerializeToString())
     few = frame(pb.FetchRequest(ids=["nobody"], namespace="text").SerializeToString())
     with RawHttp2(port) as raw:
@@ -169,12 +169,12 @@ def test_a_large_upsert_that_comes_again_under_its_key_undoes_nothing(server: Ap
 
 def test_who_must_wait_is_told_for_how_long(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where REST sends Retry-After, the trailers say so in both spellings that clients know."""
-    options = ApiOptions(writes=WriteOptions(tail_rows_max=3, tail_retry_seconds=1.5))
+    options = replace(PATIENT, writes=WriteOptions(tail_rows_max=3, tail_retry_seconds=1.5))
     with ApiServer(tmp_path_factory.mktemp("full"), options=options) as server:
         port = make_index(server, "full")
         vectors = [{"id": str(n), "values": [1, 2, 3, n + 1]} for n in range(10)]
         with GrpcClient(f"localhost:{port}", options=(("grpc.enable_retries", 0),)) as client:
-            client.call("Upsert", {"vectors": vectors}, {"x-freshet-wait-visible-ms": "10000"})
+            client.call("Upsert", {"vectors": vectors}, {"x-freshet-wait-visible-ms": "20000"})
             by_rest = httpx2.post(f"http://localhost:{port}/vectors/upsert", json={"vectors": vectors})
             assert by_rest.status_code == 429
             with pytest.raises(grpc.RpcError) as refused:

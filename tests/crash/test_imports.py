@@ -98,7 +98,7 @@ def write_files(root):
     write_many(root / "two" / "a.parquet", ROWS // 2, dimension=DIMENSION, seed=2)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("mode", ["abort", "continue"])
 def test_killed_import_goes_on_and_sends_no_row_twice(tmp_path, root, mode):
     """All processes are killed again and again; in the end every row is in the log exactly once."""
@@ -133,7 +133,7 @@ def ended(server, import_id):
     return described(server, import_id)["status"] in ENDED
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize(("step", "passing"), [(step, passing) for step in PASSINGS for passing in PASSINGS[step]])
 def test_import_survives_a_death_at_each_of_its_steps(tmp_path, root, step, passing):
     """The process that runs the import dies at a step; the next one finishes it, bad rows counted once."""
@@ -169,7 +169,7 @@ def test_every_step_of_imports_is_died_at():
     assert {step for step in steps_in_code() if step.startswith("import.")} == set(PASSINGS) - {"publish.after_append"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_write_of_a_user_is_not_undone_by_going_on(tmp_path, root):
     """A record that was imported and then replaced stays replaced, whatever dies after that."""
     write_files(root)
@@ -192,7 +192,7 @@ def test_write_of_a_user_is_not_undone_by_going_on(tmp_path, root):
         assert fetched["r5"]["metadata"] == {"newer": True}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_file_that_changed_while_nobody_ran_the_import_ends_it(tmp_path, root):
     """What was imported belongs to other files: the import fails and names the file."""
     write_files(root)
@@ -210,7 +210,7 @@ def test_file_that_changed_while_nobody_ran_the_import_ends_it(tmp_path, root):
         )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_import_through_any_api_process_is_run_by_the_owner_of_the_log(tmp_path, root):
     """With several processes each answers for all imports; one of them runs them, also after it died."""
     write_files(root)

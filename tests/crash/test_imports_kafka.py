@@ -16,7 +16,7 @@ ROWS = 20_000
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1_200)
 def test_import_of_a_killed_server_is_taken_over(tmp_path, private_kafka):
     """Another server, or the same one started again, goes on after the last row that is in the log."""
     private_kafka.start()

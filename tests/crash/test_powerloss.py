@@ -85,13 +85,13 @@ def survive(folder: Path, library: Path, losses: Iterable[Loss], *, seed: int) -
         machine.recover()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_nothing_is_lost_when_everything_not_synced_is_lost(library: Path, tmp_path: Path) -> None:
     """The worst that a disk may do: no name and no byte that was not synced."""
     survive(tmp_path, library, [Loss.worst(), Loss.contents(), Loss.worst()], seed=1)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_nothing_is_lost_when_a_part_of_what_was_not_synced_is_lost(library: Path, tmp_path: Path) -> None:
     """Names undone in any order, files cut, emptied, with old blocks or zeros."""
     survive(tmp_path, library, [Loss.some(random.Random(seed)) for seed in range(4)], seed=2)

@@ -45,7 +45,7 @@ def metadata(server: Server) -> Any:
     return reply.body["vectors"]["a"]["metadata"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize(
     ("step", "was_appended"),
     [
@@ -83,7 +83,7 @@ def test_a_retry_after_a_crash_carries_the_write_out_once(server: Server, step: 
     assert metadata(server) == {"n": 3}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("step", ["publish.before_manifest", "publish.after_manifest", "merge.after_manifest"])
 def test_a_retry_is_recognised_by_an_indexer_that_died_in_between(server: Server, step: str) -> None:
     """Before and after the publish that remembers the key, and after it was rolled up."""

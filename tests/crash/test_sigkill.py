@@ -14,7 +14,7 @@ from tests.crash.trials import crash_at, kill_at_random, recover
 from tests.crash.workload import Workload, WorkloadOptions
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("steps", groups_of(steps_in_code()), ids=" ".join)
 def test_nothing_is_lost_when_a_process_dies_at_a_step(steps: tuple[str, ...], tmp_path: Path) -> None:
     """A process that dies at a named step is started again; all of them die a moment later; nothing is lost."""
@@ -30,7 +30,7 @@ def test_nothing_is_lost_at_any_passing_of_a_step(steps: tuple[str, ...], tmp_pa
         crash_at(steps, tmp_path / str(seed), seed=seed)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_nothing_is_lost_when_processes_die_at_random_moments(tmp_path: Path) -> None:
     """API, indexer, builder or all of them, under eight writers and two readers."""
     kill_at_random(tmp_path, kills=8, seed=1)

@@ -9,7 +9,7 @@ import pytest
 from tests.crash.trials import crash_at, kill_at_random
 from tests.support.broker import Broker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1_200)]
 
 # Where the log takes part: its own steps, what the answer depends on, and where the position is committed or read.
 _STEPS = (

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 from pinecone import Pinecone, ServerlessSpec
 from pinecone.exceptions import ForbiddenException, NotFoundException, PineconeApiException
 
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from query_api.imports.service import ImportOptions
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 from tests.support.parquet_files import plain_rows, write_rows
 
 _NUMBERS = itertools.count(1)
@@ -26,7 +25,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, root):
-    options = ApiOptions(ends=EndsOptions(is_sole_writer=True), imports=ImportOptions(dirs=(str(root),)))
+    options = replace(PATIENT, imports=ImportOptions(dirs=(str(root),)))
     with ApiServer(tmp_path_factory.mktemp("api"), options=options, index_ports=32) as running:
         yield running
 

@@ -6,27 +6,26 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from query_api.imports import service
 from query_api.imports.service import ImportOptions
 from query_api.writes import WriteOptions
 from schemas.catalog_events import CatalogEvent
 from schemas.import_events import ImportProgress, ReportImportEvent, StartImportEvent
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 from tests.support.freshet import Freshet
 from tests.support.parquet_files import plain_rows, write_many, write_rows
 
 
 def api(tmp_path, **imports):
     (tmp_path / "api").mkdir()
-    options = ApiOptions(
-        ends=EndsOptions(is_sole_writer=True),
+    options = replace(
+        PATIENT,
         imports=ImportOptions(dirs=(str(tmp_path / "files"),), **imports),
         writes=WriteOptions(tail_rows_max=2_500, tail_retry_seconds=0.2, tail_retry_seconds_max=0.5),
     )
@@ -57,7 +56,7 @@ def start(host, folder):
     return httpx2.post(f"{host}/bulk/imports", json={"uri": str(folder)}).raise_for_status().json()["id"]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1_200)
 def test_import_waits_where_a_write_would_be_put_off(tmp_path):
     """The limit of rows in no graph holds for imports as well, and none fails for it."""
     write_many(tmp_path / "files" / "one" / "a.parquet", 9_000, dimension=16)
@@ -74,7 +73,7 @@ def decide(server, event: CatalogEvent):
     return server.call(lambda: server.catalog.decide("demo", event))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1_200)
 def test_import_is_taken_over_where_its_runner_falls_silent(tmp_path):
     """Not while it reports; then by the next term, and the runner of before cannot report any more."""
     write_rows(tmp_path / "files" / "one" / "a.parquet", plain_rows(3_000))
@@ -95,7 +94,7 @@ def test_import_is_taken_over_where_its_runner_falls_silent(tmp_path):
         assert job.runner != "another"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1_200)
 def test_process_that_does_not_own_the_log_runs_no_import(tmp_path):
     """It takes the request, tells of it, and cancels it."""
     write_rows(tmp_path / "files" / "one" / "a.parquet", plain_rows(3))
@@ -108,7 +107,7 @@ def test_process_that_does_not_own_the_log_runs_no_import(tmp_path):
         assert httpx2.get(f"{host}/bulk/imports/{import_id}").json()["status"] == "Cancelled"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1_200)
 def test_server_without_the_extra_says_what_to_install(tmp_path, monkeypatch):
     """At once, as the client's answer."""
     (tmp_path / "files").mkdir()
@@ -120,7 +119,7 @@ def test_server_without_the_extra_says_what_to_install(tmp_path, monkeypatch):
         assert "install freshet[parquet]" in answer.json()["message"]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1_200)
 def test_malformed_requests_are_the_clients_mistakes(tmp_path):
     """Each is a 4xx with the field that is wrong."""
     with api(tmp_path) as server:
@@ -134,7 +133,7 @@ def test_malformed_requests_are_the_clients_mistakes(tmp_path):
         assert httpx2.get(f"{server.url}/bulk/imports").status_code == 404
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1_200)
 def test_command_starts_shows_and_cancels_imports(tmp_path):
     """`freshet import start | list | describe | cancel`, in words and in JSON."""
     rows = plain_rows(30)

@@ -20,7 +20,7 @@ from tests.support.freshet import COMMAND, Freshet, clean_environment, records, 
 
 DEMO = {"name": "demo", "dimension": 4, "metric": "cosine", "spec": {"serverless": {"cloud": "aws", "region": "x"}}}
 # Each command is a process of its own, and a test runs up to thirty of them.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1_200)
 WRONG = f"fsk_{'0' * 12}_{'0' * 64}"
 
 

@@ -32,9 +32,16 @@ from producer.steps import Step, no_step
 from query_api.app import ApiDeps, ApiOptions, create_app
 from query_api.doors import Doors
 from query_api.ends import EndsOptions
+from query_api.freshness import Freshness
 from query_api.restores import RestoreParts
 from schemas.errors import ConfigError
 from schemas.indexes import IndexSpec
+
+# A busy machine makes nobody's wait end before what it is for: a test of what happens then names its own.
+PATIENT = ApiOptions(
+    freshness=Freshness(wait_ms_default=20_000, ready_wait_ms=20_000, outcome_wait_ms=20_000),
+    ends=EndsOptions(is_sole_writer=True, patience_seconds=20),
+)
 
 
 def clock_ms() -> int:
@@ -59,7 +66,7 @@ class ApiServer:
     """
 
     folder: Path
-    options: ApiOptions = field(default_factory=lambda: ApiOptions(ends=EndsOptions(is_sole_writer=True)))
+    options: ApiOptions = PATIENT
     indexer_options: IndexerOptions = field(default_factory=IndexerOptions)
     index_ports: int = 8
     ports: tuple[int, ...] = ()

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from compose import peers
 from compose.peer_metrics import PeerMetrics
 from compose.peers import door_of
 
@@ -38,12 +39,13 @@ def values(text: bytes) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.asyncio
-async def test_every_number_stands_under_its_process(tmp_path):
+async def test_every_number_stands_under_its_process(tmp_path, monkeypatch):
     """Counters, gauges and histograms keep their values; each family stands once; who is away is said to be."""
     servers = [
         await serve(door_of(tmp_path, 0), page(3, 7.5, 0.05)),
         await serve(door_of(tmp_path, 3), b"busy", "503 Service Unavailable"),
     ]
+    monkeypatch.setattr(peers, "_ANSWER_SECONDS", 30)
     merged = await PeerMetrics(tmp_path, own=1, workers=4).merged(page(5, 0.25, 0.5))
     found = values(merged)
     assert (found["requests_total", "0", ""], found["requests_total", "1", ""]) == (3.0, 5.0)

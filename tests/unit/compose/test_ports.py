@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
 import pytest
@@ -21,19 +22,19 @@ def settings():
 
 def accepted(sockets, port: int, connections: int) -> list[int]:
     """Connect so often to `port`; return how many connections each of the sockets got."""
-    clients = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(connections)]
-    counts = []
-    for listening in sockets:
-        counts.append(0)
-        while True:
-            try:
-                listening.accept()[0].close()
-            except BlockingIOError:
-                break
-            counts[-1] += 1
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(connections)]
+    counts = dict.fromkeys(sockets, 0)
+    while sum(counts.values()) < connections:
+        # A client may be connected a moment before the connection can be accepted.
+        coming, _, _ = select.select(sockets, [], [], 10)
+        if not coming:
+            break
+        for listening in coming:
+            listening.accept()[0].close()
+            counts[listening] += 1
     for client in clients:
         client.close()
-    return counts
+    return list(counts.values())
 
 
 def test_connections_are_spread_over_those_who_listen(settings):

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from dataclasses import replace
 
-from producer.catalog import Catalog
+from producer.catalog import Catalog, CatalogOptions
 from schemas.indexes import IndexSpec, Metric
 from tests.unit.producer.log_fixtures import sqlite_logs
 
@@ -18,7 +18,7 @@ def spec(name="movies", **change):
 
 @contextlib.asynccontextmanager
 async def started(logs, **parts):
-    catalog = Catalog(logs, **parts)
+    catalog = Catalog(logs, **{"options": CatalogOptions(outcome_wait_seconds=30), **parts})
     await catalog.start()
     try:
         yield catalog

@@ -9,9 +9,11 @@ from producer.log.sqlite_file import SqliteLogOptions
 
 @contextlib.asynccontextmanager
 async def sqlite_logs(path, **settings):
-    """Open the embedded log in `path`, and close it at the end."""
+    """Open the embedded log in `path`, and close it at the end; who finds it busy is patient."""
     ticks = itertools.count(1_700_000_000_000)
-    logs = SqliteLogs(path / "log.db", SqliteLogOptions(**settings), clock_ms=lambda: next(ticks))
+    logs = SqliteLogs(
+        path / "log.db", SqliteLogOptions(**{"busy_seconds": 30.0, **settings}), clock_ms=lambda: next(ticks)
+    )
     await logs.start()
     try:
         yield logs

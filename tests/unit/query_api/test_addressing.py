@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
 from query_api.app import ApiOptions, host_of
 from schemas.indexes import IndexSpec, Metric
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def name(server, http, host):
 def test_three_ways_lead_to_one_index(server, http, host, name, space):
     """What one way writes, the others read."""
     body = {"vectors": [{"id": "a", "values": [1, 2, 3, 4]}], "namespace": space}
-    answer = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "9000"})
+    answer = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "20000"})
     assert answer.json()["visible"] is True
     fetch = f"/vectors/fetch?ids=a&namespace={space}"
     ways = [
@@ -109,7 +110,7 @@ def test_each_form_of_a_described_host_leads_to_the_index(tmp_path, http):
     ):
         folder = tmp_path / str(len(template))
         folder.mkdir()
-        with ApiServer(folder, ApiOptions(host_template=template), index_ports=2) as server:
+        with ApiServer(folder, replace(PATIENT, host_template=template), index_ports=2) as server:
             made = http.post(f"{server.url}/indexes", json={"name": "movies", "dimension": 4}).json()
             host, headers = made["host"], {}
             if host == "http://movies.example.com":

@@ -13,7 +13,7 @@ def filled(http, host, space):
     """A namespace with one record, visible; returns what a read of it says in its parameters."""
     record = {"id": "a", "values": VECTOR, "metadata": {"n": 1}}
     body = {"vectors": [record], "namespace": space}
-    written = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "9000"})
+    written = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "20000"})
     assert written.json()["visible"] is True
     return {"namespace": space}
 
@@ -106,7 +106,7 @@ def test_page_of_records_ends_where_its_bytes_are_enough(http, make_index):
     for start in range(0, len(names), 55):
         vectors = [{"id": name, "values": [1] * 20_000, "metadata": {"k": 1}} for name in names[start : start + 55]]
         answer = http.post(
-            f"{host}/vectors/upsert", json={"vectors": vectors}, headers={"x-freshet-wait-visible-ms": "9000"}
+            f"{host}/vectors/upsert", json={"vectors": vectors}, headers={"x-freshet-wait-visible-ms": "20000"}
         )
         assert answer.json()["visible"] is True
     body = {"filter": {"k": 1}, "limit": 10_000}

@@ -13,12 +13,17 @@ from tests.support.backups import SPEC, Control, all_of, fill, send
 def control(server, http):
     made = Control(server, http)
     yield made
-    # The server is shared, also with tests that want to find it without a backup.
-    for backup in made.call("GET", "/backups?limit=100", status=200)["data"]:
-        made.call("DELETE", f"/backups/{backup['backup_id']}", status=202)
-    for name in made.names:
-        made.call("PATCH", f"/indexes/{name}", {"deletion_protection": "disabled"})
-        made.call("DELETE", f"/indexes/{name}")
+    remove(made)
+
+
+def remove(control):
+    """Delete what was made: the server is shared, also with tests that want to find it without a backup."""
+    for backup in control.call("GET", "/backups?limit=100", status=200)["data"]:
+        if backup["source_index_name"] in control.names:
+            control.call("DELETE", f"/backups/{backup['backup_id']}", status=202)
+    for name in control.names:
+        control.call("PATCH", f"/indexes/{name}", {"deletion_protection": "disabled"})
+        control.call("DELETE", f"/indexes/{name}")
 
 
 def test_restored_index_holds_what_the_source_held_and_the_source_is_untouched(control, http):
@@ -233,7 +238,8 @@ def shared(server, http):
     """An index with one backup."""
     control = Control(server, http)
     name, _ = control.create()
-    return control, name, control.back_up(name)["backup_id"]
+    yield control, name, control.back_up(name)["backup_id"]
+    remove(control)
 
 
 def test_a_backup_that_is_not_ready_is_not_restored_and_keeps_its_index(control, server, http):

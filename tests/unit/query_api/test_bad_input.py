@@ -334,7 +334,7 @@ def test_a_bad_wait_of_a_write_is_refused_before_it_is_written(http, host, space
 def talk(host, request):
     """Send bytes and return all that comes back until the server closes or is silent."""
     parts = urlsplit(host)
-    with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65_536), b""))
@@ -359,7 +359,7 @@ def test_a_sparse_index_takes_sparse_records_and_refuses_what_is_dense(http, mak
     host = make_index(dimension=None, metric=None, vector_type="sparse")
     sparse = {"indices": [5, 2], "values": [0.5, 0.25]}
     body = {"vectors": [{"id": "s", "sparseValues": sparse, "values": []}]}
-    answer = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "9000"})
+    answer = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "20000"})
     assert answer.json()["visible"] is True
     fetched = http.get(f"{host}/vectors/fetch?ids=s").json()["vectors"]["s"]
     assert fetched == {"id": "s", "values": [], "sparseValues": {"indices": [2, 5], "values": [0.25, 0.5]}}

@@ -73,7 +73,7 @@ def test_an_index_can_be_made_used_deleted_and_made_again(server, http, create):
     for _ in range(2):
         hosts.append(create("again", **OLD).json()["host"])
         body = {"vectors": [{"id": "a", "values": [1, 2, 3, 4]}]}
-        answer = http.post(f"{hosts[-1]}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "9000"})
+        answer = http.post(f"{hosts[-1]}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "20000"})
         assert answer.json()["visible"] is True
         tokens.append(answer.headers["x-freshet-position"])
         assert http.get(f"{hosts[-1]}/describe_index_stats").json()["totalVectorCount"] == 1

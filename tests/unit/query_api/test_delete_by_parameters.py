@@ -5,12 +5,12 @@ from __future__ import annotations
 
 def upserted(http, host, space):
     vectors = [{"id": name, "values": [1, 0, 0, 0]} for name in ("a", "b", "c d")]
-    wait = {"x-freshet-wait-visible-ms": "10000"}
+    wait = {"x-freshet-wait-visible-ms": "20000"}
     http.post(f"{host}/vectors/upsert", json={"vectors": vectors, "namespace": space}, headers=wait).raise_for_status()
 
 
 def deleted(http, host, space, query):
-    wait = {"x-freshet-wait-visible-ms": "10000"}
+    wait = {"x-freshet-wait-visible-ms": "20000"}
     answer = http.delete(f"{host}/vectors/delete?{query}&namespace={space}", headers=wait)
     assert answer.status_code == 200, answer.text
     assert int(answer.headers["x-pinecone-request-lsn"]) > 0

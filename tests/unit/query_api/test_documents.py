@@ -37,7 +37,7 @@ def call(http, library, space):
         answer = http.post(f"{library}/namespaces/{space}/documents/{operation}", json=body, headers=seen)
         assert answer.status_code == status, answer.text
         if "x-pinecone-request-lsn" in answer.headers:
-            seen.update({"x-freshet-at-least": answer.headers["x-freshet-position"], "x-freshet-wait-ms": "10000"})
+            seen.update({"x-freshet-at-least": answer.headers["x-freshet-position"], "x-freshet-wait-ms": "20000"})
         return answer.json()
 
     return called
@@ -341,7 +341,7 @@ def test_an_index_of_sparse_documents_needs_its_sparse_field(http, make_index, s
     answer = http.post(f"{path}/upsert", json={"documents": [{"_id": "a", "title": "x"}]})
     refused(answer.json(), "field 'terms' of type sparse_vector is required")
     written = http.post(f"{path}/upsert", json={"documents": [{"_id": "a", "terms": SPARSE}]})
-    seen = {"x-freshet-at-least": written.headers["x-freshet-position"], "x-freshet-wait-ms": "9000"}
+    seen = {"x-freshet-at-least": written.headers["x-freshet-position"], "x-freshet-wait-ms": "20000"}
     fetched = http.post(f"{path}/fetch", json={"ids": ["a"]}, headers=seen).json()["documents"]
     assert fetched == {"a": {"_id": "a", "terms": WHOLE[0]["terms"]}}
     clause = {"type": "sparse_vector", "field": "terms", "sparse_values": {"indices": [7], "values": [2]}}

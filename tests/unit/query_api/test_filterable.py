@@ -12,7 +12,7 @@ DEPLOYMENT = {"deployment_type": "managed", "cloud": "aws", "region": "eu"}
 
 def write(http: httpx2.Client, host: str, space: str) -> None:
     body = {"vectors": [{"id": "a", "values": VECTOR, "metadata": {"genre": "x", "other": 1}}], "namespace": space}
-    answer = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "9000"})
+    answer = http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "20000"})
     assert answer.json()["visible"] is True
 
 

@@ -161,8 +161,11 @@ def test_a_store_that_cannot_be_read_yet_is_not_an_empty_one(follow):
     """Nothing is shown until a look has succeeded."""
 
     async def test(follower, reader, poke):
-        assert not await follower.opened(until=soon(0.1))
+        async with asyncio.timeout(20):
+            while follower.problem is None:
+                assert not await follower.opened(until=soon(0.01))
         assert "damaged" in follower.problem
+        assert not follower.is_open
         reader.plan = [at(3)]
         poke()
         assert await follower.opened(until=soon())

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import httpx2
 import pytest
 
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from query_api.freshness import Freshness
 from query_api.writes import WriteOptions
 from schemas.partitions import partition_of
 from schemas.positions import PositionToken
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 
 QUESTION = {"vector": [1, 0, 0, 0], "topK": 10}
 
@@ -242,7 +241,7 @@ def test_a_token_of_a_later_lineage_is_waited_for_and_of_an_earlier_one_refused(
 def test_a_write_can_wait_until_it_is_visible(http, host, space):
     """Then the next read shows it without asking."""
     for name in "abcdefgh":
-        body = upsert(http, host, space, name, **{"x-freshet-wait-visible-ms": "10000"}).json()
+        body = upsert(http, host, space, name, **{"x-freshet-wait-visible-ms": "20000"}).json()
         assert body["upsertedCount"] == 1
         assert body["durable"] is body["visible"] is True
         assert body["appliedLsn"] >= body["lsn"]
@@ -261,7 +260,7 @@ def test_a_write_that_is_not_visible_in_time_says_so(http, host, space):
 
 def test_what_is_not_decided_in_time_is_durable_all_the_same(tmp_path):
     """No worker runs: outcomes are not known (504), a delete is taken although its namespace is not known (200)."""
-    quick = ApiOptions(freshness=Freshness(ready_wait_ms=50, outcome_wait_ms=50), ends=EndsOptions(is_sole_writer=True))
+    quick = replace(PATIENT, freshness=Freshness(ready_wait_ms=50, outcome_wait_ms=50))
     with ApiServer(tmp_path, options=quick) as server, httpx2.Client(timeout=30) as http:
         host = http.post(f"{server.url}/indexes", json={"name": "i", "dimension": 4}).json()["host"]
         server.pause_indexing()
@@ -275,22 +274,26 @@ def test_what_is_not_decided_in_time_is_durable_all_the_same(tmp_path):
         assert http.post(f"{host}/vectors/delete", json={"ids": ["a"], "namespace": "n"}).status_code == 200
         assert http.get(f"{host}/namespaces/n").status_code == 503
         server.resume_indexing()
-        described = http.get(f"{host}/namespaces/n", headers={"x-freshet-at-least": token, "x-freshet-wait-ms": "9000"})
+        described = http.get(
+            f"{host}/namespaces/n", headers={"x-freshet-at-least": token, "x-freshet-wait-ms": "20000"}
+        )
         assert described.status_code == 200, described.text
 
 
 def test_a_restarted_server_shows_what_it_showed_before(tmp_path):
     """Reads wait until the snapshot shows what the log held at start; before that 503, and the progress in /readyz."""
-    quick = ApiOptions(freshness=Freshness(ready_wait_ms=50), ends=EndsOptions(is_sole_writer=True))
+    quick = replace(PATIENT, freshness=Freshness(ready_wait_ms=50))
     with ApiServer(tmp_path, options=quick) as server, httpx2.Client(timeout=30) as http:
         host = http.post(f"{server.url}/indexes", json={"name": "i", "dimension": 4}).json()["host"]
-        upsert(http, host, "n", **{"x-freshet-wait-visible-ms": "9000"})
+        assert upsert(http, host, "n", **{"x-freshet-wait-visible-ms": "20000"}).json()["visible"]
         server.pause_indexing()
         upsert(http, host, "n", "b")
         ports = server.ports
     # Ports are kept over restarts, so clients' hosts stay right.
     with ApiServer(tmp_path, options=quick, ports=ports, indexing=False) as server, httpx2.Client(timeout=30) as http:
-        answer = fetch(http, host, "n")
+        deadline = time.monotonic() + 20
+        while "nothing of 2" in (answer := fetch(http, host, "n")).text:
+            assert time.monotonic() < deadline
         assert answer.status_code == 503, answer.text
         assert answer.json()["code"] == 14
         assert int(answer.headers["retry-after"]) >= 1
@@ -313,10 +316,10 @@ def test_a_restarted_server_shows_what_it_showed_before(tmp_path):
 
 def test_writes_are_put_off_while_too_much_is_in_no_graph(tmp_path):
     """429 with Retry-After, for the namespace whose tail is over the limit only; nothing is written."""
-    small = ApiOptions(writes=WriteOptions(tail_rows_max=5), ends=EndsOptions(is_sole_writer=True))
+    small = replace(PATIENT, writes=WriteOptions(tail_rows_max=5))
     with ApiServer(tmp_path, options=small) as server, httpx2.Client(timeout=30) as http:
         host = http.post(f"{server.url}/indexes", json={"name": "i", "dimension": 4}).json()["host"]
-        waits = {"x-freshet-wait-visible-ms": "9000"}
+        waits = {"x-freshet-wait-visible-ms": "20000"}
         for name in "abcdef":
             upsert(http, host, "n", name, **waits)
         body = {"vectors": [{"id": "g", "values": [1, 2, 3, 4]}], "namespace": "n"}

@@ -10,16 +10,13 @@ import httpx2
 import numpy as np
 import pytest
 
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from query_api.fullness import BoundOptions, Fullness
 from query_api.served import ServedIndex
 from query_api.shedding import RateOptions
 from schemas.operations import Upsert
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 
-# Nobody is asked to come again where a publish takes long.
-OPTIONS = ApiOptions(ends=EndsOptions(is_sole_writer=True), bounds=BoundOptions(wait_seconds=20))
+OPTIONS = replace(PATIENT, bounds=BoundOptions(wait_seconds=20))
 FULL = "Index is full, cannot accept data."
 
 

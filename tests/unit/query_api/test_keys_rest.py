@@ -316,7 +316,7 @@ def test_pipelined_requests_do_not_inherit_each_other_s_rights(keys):
         return f"{head}api-key: {key}\r\n\r\n".encode()
 
     sent = [(keys.spaces, "a"), (keys.read, "b"), (keys.spaces, "b"), (keys.admin, "b"), (keys.spaces, "a"), ("x", "a")]
-    with socket.create_connection(("127.0.0.1", keys.server.ports[0]), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", keys.server.ports[0]), timeout=30) as connection:
         connection.sendall(b"".join(request(*one) for one in sent))
         received = b""
         deadline = time.monotonic() + 10

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import httpx2
 import pytest
 
 from producer.log.protocol import LogRecord
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from schemas.events import encode
 from schemas.partitions import partition_of
 from schemas.positions import PositionToken
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 from tests.support.builders import upsert as upsert_event
 from tests.unit.query_api.test_freshness import paused, reads_of, upsert
 
@@ -113,7 +112,7 @@ def test_a_strong_read_that_waits_is_answered_when_the_snapshot_arrives(http, ho
 def test_a_bounded_read_is_answered_at_once_while_what_is_missing_is_young(http, make_index, space, server):
     """And refused when it has grown old, with both positions; the bound is obeyed from there on."""
     host = make_index()
-    upsert(http, host, space, **{"x-freshet-wait-visible-ms": "9000"})
+    upsert(http, host, space, **{"x-freshet-wait-visible-ms": "20000"})
     server.pause_indexing()
     try:
         before = time.monotonic()
@@ -141,10 +140,10 @@ def test_a_bounded_read_is_answered_at_once_while_what_is_missing_is_young(http,
 
 def test_writes_of_others_count_for_strong_and_bounded_reads(tmp_path):
     """Also where this process believes that it is the only writer: ends are read from the log, not from memory."""
-    options = ApiOptions(ends=EndsOptions(is_sole_writer=True, sole_writer_seconds=60))
+    options = replace(PATIENT, ends=replace(PATIENT.ends, sole_writer_seconds=60))
     with ApiServer(tmp_path, options=options) as server, httpx2.Client(timeout=30) as http:
         host = http.post(f"{server.url}/indexes", json={"name": "i", "dimension": 4}).json()["host"]
-        upsert(http, host, "n", **{"x-freshet-wait-visible-ms": "9000"})
+        upsert(http, host, "n", **{"x-freshet-wait-visible-ms": "20000"})
         server.pause_indexing()
         spec = server.call(lambda: server.catalog.get("i"))
 
@@ -164,7 +163,7 @@ def test_writes_of_others_count_for_strong_and_bounded_reads(tmp_path):
 def test_unknown_staleness_lies_within_no_bound_and_no_read_is_strong_without_the_log(server, http, make_index, space):
     """A log that is silent: 412 for a bound, however large, 503 for a strong read; others are answered."""
     host = make_index()
-    upsert(http, host, space, **{"x-freshet-wait-visible-ms": "9000"})
+    upsert(http, host, space, **{"x-freshet-wait-visible-ms": "20000"})
     served = next(one for one in server.call(server.app.rest._served.indexes) if host.endswith(f":{one.spec.port}"))
     log = served.ends._log
 
@@ -178,14 +177,15 @@ def test_unknown_staleness_lies_within_no_bound_and_no_read_is_strong_without_th
         async def read(self, *_args, **_options):
             await asyncio.Event().wait()
 
-    def silence(part):
+    def replaced(part, patience_seconds):
         async def done():
             served.ends.forget()
             served.ends._log = part
+            served.ends._options = replace(PATIENT.ends, patience_seconds=patience_seconds)
 
         return done
 
-    server.call(silence(Silent()))
+    server.call(replaced(Silent(), 0.25))
     try:
         listed = f"{host}/vectors/list?namespace={space}"
         assert http.get(listed).headers["x-freshet-staleness-ms"] == "unknown"
@@ -196,4 +196,4 @@ def test_unknown_staleness_lies_within_no_bound_and_no_read_is_strong_without_th
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["retry-after"]) >= 1
     finally:
-        server.call(silence(log))
+        server.call(replaced(log, 20))

@@ -19,7 +19,7 @@ def records(http, host, space):
     answer = http.post(
         f"{host}/vectors/upsert",
         json={"vectors": vectors, "namespace": space},
-        headers={"x-freshet-wait-visible-ms": "9000"},
+        headers={"x-freshet-wait-visible-ms": "20000"},
     )
     assert answer.json()["visible"] is True
     return f"{host}/records/namespaces/{space}/search"
@@ -70,7 +70,7 @@ def test_default_namespace_is_spelled_out_in_the_path(http, make_index):
     """`__default__` is where records without a namespace lie."""
     host = make_index()
     body = {"vectors": [{"id": "d", "values": VECTOR}]}
-    http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "9000"})
+    http.post(f"{host}/vectors/upsert", json=body, headers={"x-freshet-wait-visible-ms": "20000"})
     answer = http.post(f"{host}/records/namespaces/__default__/search", json={"query": {"top_k": 1, "id": "d"}})
     assert [hit["_id"] for hit in hits(answer)] == ["d"]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from query_api.restores import RestoreOptions, _chunks
 from schemas.errors import LogFull, LogUnavailable
 from schemas.operations import Upsert
 from schemas.records import make_sparse
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 from tests.support.backups import Control, all_of, fill, send
 
 SMALL = RestoreOptions(page_records=20, append_bytes=400, note_seconds=0, retry_seconds_min=0.01, retry_seconds_max=0.1)
@@ -43,7 +42,7 @@ def breaking():
 
 @pytest.fixture(scope="module")
 def control(tmp_path_factory, http, breaking):
-    options = ApiOptions(ends=EndsOptions(is_sole_writer=True), restores=SMALL)
+    options = replace(PATIENT, restores=SMALL)
     with ApiServer(tmp_path_factory.mktemp("restores"), options, index_ports=32, step=breaking) as running:
         yield Control(running, http)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
 
-from query_api.app import ApiOptions
-from query_api.ends import EndsOptions
 from query_api.reads import ReadOptions
 from query_api.searches import SearchOptions
-from tests.support.api_server import ApiServer
+from tests.support.api_server import PATIENT, ApiServer
 
 DIMENSION, ROWS = 8, 600
 
@@ -22,7 +21,7 @@ DIMENSION, ROWS = 8, 600
 def server(tmp_path_factory):
     """A server whose event loop carries out no search itself."""
     reads = ReadOptions(searches=SearchOptions(inline_us=0, alone_us=0))
-    options = ApiOptions(ends=EndsOptions(is_sole_writer=True), reads=reads)
+    options = replace(PATIENT, reads=reads)
     with ApiServer(tmp_path_factory.mktemp("searches"), options=options) as running:
         yield running
 
