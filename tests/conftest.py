@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from producer.log.kafka import KafkaLogOptions, KafkaLogs
+from producer.log.protocol import LogRecord
 from tests.clients.summary import write_client_lines
 from tests.support.broker import Broker, BrokerSource, NoBroker, find_source
 
@@ -30,10 +33,20 @@ def _brokers(make: Callable[[BrokerSource], Broker]) -> Iterator[Broker]:
     broker.remove()
 
 
+async def _warm(broker: Broker) -> None:
+    """Append once: the first requests to a broker that has just started take longer than a server waits."""
+    logs = KafkaLogs(broker.bootstrap, KafkaLogOptions(control="warm", answer_seconds=60.0))
+    await logs.start()
+    await logs.control.append(0, [LogRecord(b"warm", b"")])
+    await logs.close()
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Broker]:
     """A broker for tests that only use it."""
-    yield from _brokers(lambda source: source.shared())
+    for broker in _brokers(lambda source: source.shared()):
+        asyncio.run(_warm(broker))
+        yield broker
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from tests.bench.data import DataSet, true_neighbours
 from tests.bench.figures import Row, figure, note, percentiles
 from tests.bench.harness import Bench, scenario
 from tests.bench.probes import Probe, asking
-from tests.bench.server import ROOT, Server, free_port
+from tests.bench.server import ROOT, Server
+from tests.support.ports import free_port
 
 # Interleaved in so many turns, so that a busy neighbour on the machine meets both sides.
 _TURNS = 4

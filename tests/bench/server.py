@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["ROOT", "Server", "cpu_seconds_of", "free_port", "running"]
+from tests.support.ports import free_port
+
+__all__ = ["ROOT", "Server", "cpu_seconds_of", "running"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _READY_SECONDS = 600
@@ -112,13 +113,6 @@ class Server:
                     return
             time.sleep(0.01)
         raise RuntimeError("the server did not become ready")
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients.walking import emptied
-from tests.support.freshet import Freshet, free_ports
+from tests.support.freshet import Freshet
+from tests.support.ports import free_ports
 
 
 @pytest.fixture(scope="session")

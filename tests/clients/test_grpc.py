@@ -13,7 +13,8 @@ from compose.client import Client as Door
 from tests.clients.catalogue import GRPC, GRPC_BARE_HOSTS, TLS
 from tests.clients.page import run_examples
 from tests.clients.walking import count, emptied, walk
-from tests.support.freshet import Freshet, free_ports
+from tests.support.freshet import Freshet
+from tests.support.ports import free_ports
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(1_200)]
 

@@ -16,7 +16,7 @@ from tests.contract.api_contract import Refused, vector
 __all__ = ["AskedContract", "Door"]
 
 KEY = "freshet-idempotency-key"
-STRONG = {"x-freshet-consistency": "strong"}
+STRONG = {"x-freshet-consistency": "strong", "x-freshet-wait-ms": "20000"}
 
 
 class Door(Protocol):
@@ -66,7 +66,7 @@ class AskedContract:
                 assert refused.value.code == Code.FAILED_PRECONDITION
                 with pytest.raises(Refused):
                     door.fetch("b", headers=headers)
-            assert door.query(bounded(600_000)) == ["a"]
+            assert door.query(bounded(600_000, wait_ms=20_000)) == ["a"]
         finally:
             door.resume()
         assert sorted(door.query(bounded(0, wait_ms=20_000))) == ["a", "b"]

@@ -14,7 +14,7 @@ from producer.log.kafka import KafkaLog, KafkaLogOptions, KafkaLogs
 from producer.log.sqlite import SqliteLogOptions, SqliteLogs
 from producer.steps import no_step
 from schemas.errors import LogUnavailable
-from tests.support.appender import clock_ms
+from tests.support.appender import batch, clock_ms
 from tests.support.broker import Broker
 from tests.support.log_reading import new_log_id
 
@@ -75,6 +75,9 @@ async def private_logs(private_kafka: Broker) -> AsyncIterator[KafkaLogs]:
     private_kafka.start()
     logs = KafkaLogs(private_kafka.bootstrap, KafkaLogOptions(control=new_log_id()))
     await _patiently(logs.start)
+    # The first requests to a broker that has just started take their time.
+    warm = await _patiently(lambda: logs.open("warm", new_log_id(), 1))
+    await _patiently(lambda: warm.append(0, batch("warm", 0, 1)))
     yield logs
     await logs.close()
     private_kafka.resume()

@@ -88,7 +88,7 @@ def test_a_deadline_that_is_none_is_refused(port: int, timeout: str) -> None:
         assert "grpc-timeout" in answered.message
 
 
-@pytest.mark.parametrize("timeout", ["99999999H", "20S", "60000m", "1000000u", "99999999n"])
+@pytest.mark.parametrize("timeout", ["99999999H", "20S", "60000m", "99999999u"])
 def test_a_deadline_far_away_changes_nothing(port: int, timeout: str) -> None:
     request = pb.QueryRequest(vector=[1, 2, 3, 4], top_k=1).SerializeToString()
     with RawHttp2(port) as raw:
@@ -236,7 +236,7 @@ def test_connections_carry_many_calls_at_once(client: GrpcClient) -> None:
     method = client.channel.unary_unary(
         QUERY, request_serializer=pb.QueryRequest.SerializeToString, response_deserializer=pb.QueryResponse.FromString
     )
-    answers = [method.future(request, timeout=30) for _ in range(2_000)]
+    answers = [method.future(request, timeout=300) for _ in range(2_000)]
     assert all(answer.result().usage.read_units == 1 for answer in answers)
 
 

@@ -54,7 +54,7 @@ async def test_a_file_that_is_not_ours_is_left_alone(path, content, error, words
 @pytest.mark.asyncio
 async def test_several_processes_start_on_a_new_directory_at_once(path):
     """Racing first starts make one file with one control log."""
-    many = [SqliteLogs(path, SqliteLogOptions(), clock_ms=clock_ms) for _ in range(6)]
+    many = [SqliteLogs(path, SqliteLogOptions(busy_seconds=30.0), clock_ms=clock_ms) for _ in range(6)]
     await asyncio.gather(*(logs.start() for logs in many))
     assert len({logs.control.log_id for logs in many}) == 1
     await asyncio.gather(*(logs.close() for logs in many))

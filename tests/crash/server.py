@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.crash.client import Client, Reply, Unreachable
+from tests.support.ports import free_port
 
 __all__ = ["INDEX", "Process", "Server", "free_port", "is_stopped", "kill"]
 
@@ -34,13 +34,6 @@ _SMALL = {
     "FRESHET_MANIFESTS_KEPT": "3",
     "FRESHET_STANDBY_SECONDS": "0.5",
 }
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

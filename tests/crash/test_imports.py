@@ -20,7 +20,7 @@ from tests.support.freshet import Freshet, wait_until
 from tests.support.parquet_files import plain_rows, write_many, write_rows
 
 DIMENSION = 32
-ROWS = 20_000
+ROWS = 60_000
 # The steps of an import at which its process dies, and at which passing.
 PASSINGS = {"import.planned": (1,), "import.reported": (1, 2), "import.appended": (1, 4), "publish.after_append": (3,)}
 ENDED = ("Completed", "Failed", "Cancelled")
@@ -92,7 +92,7 @@ def upserts(folder):
 
 
 def write_files(root):
-    """Two namespaces, three files, all rows in one row group each; one row in a thousand is bad."""
+    """Two namespaces, three files, all rows in one row group each; more than are imported before one looks."""
     write_many(root / "one" / "a.parquet", ROWS, dimension=DIMENSION)
     write_many(root / "one" / "b.parquet", ROWS // 2, dimension=DIMENSION, begin=ROWS, seed=1)
     write_many(root / "two" / "a.parquet", ROWS // 2, dimension=DIMENSION, seed=2)
@@ -110,12 +110,7 @@ def test_killed_import_goes_on_and_sends_no_row_twice(tmp_path, root, mode):
         while described(server, import_id)["status"] not in ENDED and kills < 4:
             before = total(server)
             wait_until(lambda before=before: total(server) >= before + 2_000 or ended(server, import_id), 120)
-            assert server.process is not None
-            children = server.children()
-            server.process.send_signal(signal.SIGKILL)
-            for pid in children.values():
-                os.kill(pid, signal.SIGKILL)
-            server.process.wait()
+            server.kill_all()
             kills += 1
             server.start()
             wait_until(server.is_ready)
@@ -148,10 +143,7 @@ def test_import_survives_a_death_at_each_of_its_steps(tmp_path, root, step, pass
         server.start()
         import_id = start(server, root)
         wait_until(lambda: '"exit": -9' in server.log_text, 60)
-        server.process.send_signal(signal.SIGKILL)
-        for pid in server.children().values():
-            os.kill(pid, signal.SIGKILL)
-        server.process.wait()
+        server.kill_all()
         server.env["FRESHET_CRASH_AT"] = ""
         server.start()
         done = wait_for_end(server, import_id)

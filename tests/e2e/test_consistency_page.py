@@ -21,6 +21,11 @@ INDEX = {"name": "movies", "dimension": 8, "metric": "cosine"}
 def server(tmp_path_factory):
     with Freshet(tmp_path_factory.mktemp("page")) as running:
         running.call("POST", "/indexes", INDEX)
+        # The first write to an index takes longer than those that the page shows.
+        with Client(running.url) as client:
+            body = {"vectors": [{"id": "first", "values": [1] * 8}], "namespace": "warm"}
+            headers = {"x-freshet-wait-visible-ms": "20000"}
+            client.call("POST", "/i/movies/vectors/upsert", body, headers=headers)
         yield running
 
 

@@ -6,6 +6,7 @@ import itertools
 import time
 from dataclasses import replace
 
+import httpx2
 import pytest
 from pinecone import Pinecone, ServerlessSpec
 from pinecone.exceptions import ForbiddenException, NotFoundException, PineconeApiException
@@ -59,6 +60,11 @@ def ended(index, import_id):
             return described
         assert time.monotonic() < deadline, described
         time.sleep(0.02)
+
+
+def partitions(index):
+    stats = httpx2.post(f"{index.host}/describe_index_stats", json={}).raise_for_status().json()
+    return stats["freshness"]["partitions"]
 
 
 def counts(index):
@@ -274,7 +280,11 @@ def test_cancelled_import_stops_and_keeps_what_was_imported(index, folder):
     index.cancel_import(started.id)
     done = index.describe_import(started.id)
     assert done.status == "Cancelled"
-    time.sleep(0.5)
+    # What had been appended by then comes into sight.
+    deadline = time.monotonic() + 60
+    while any(each["lagEvents"] != 0 for each in partitions(index)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     seen = counts(index)["one"]
     assert 0 < seen < 60_000
     time.sleep(0.5)

@@ -59,11 +59,11 @@ def start(host, folder):
 @pytest.mark.timeout(1_200)
 def test_import_waits_where_a_write_would_be_put_off(tmp_path):
     """The limit of rows in no graph holds for imports as well, and none fails for it."""
-    write_many(tmp_path / "files" / "one" / "a.parquet", 9_000, dimension=16)
+    write_many(tmp_path / "files" / "one" / "a.parquet", 30_000, dimension=16)
     with capture_logs() as lines, api(tmp_path) as server:
         host = make_index(server, 16)
         done = wait_for_end(host, start(host, tmp_path / "files"))
-    assert (done["status"], done["recordsImported"]) == ("Completed", 9_000)
+    assert (done["status"], done["recordsImported"]) == ("Completed", 30_000)
     waits = [line for line in lines if line["event"] == "import.waits"]
     assert waits
     assert all("in no graph yet" in line["reason"] for line in waits)
@@ -77,12 +77,12 @@ def decide(server, event: CatalogEvent):
 def test_import_is_taken_over_where_its_runner_falls_silent(tmp_path):
     """Not while it reports; then by the next term, and the runner of before cannot report any more."""
     write_rows(tmp_path / "files" / "one" / "a.parquet", plain_rows(3_000))
-    with api(tmp_path, role="peer", lease_seconds=1.5) as server:
+    with api(tmp_path, role="peer", lease_seconds=6) as server:
         host = make_index(server)
         index_id = server.call(lambda: server.catalog.get("demo").index_id)
         event = StartImportEvent(index_id, "one", str(tmp_path / "files"), "abort", "", 1, "another")
         assert decide(server, event).runner == "another"
-        ends = time.monotonic() + 4
+        ends = time.monotonic() + 10
         while time.monotonic() < ends:
             job = decide(server, ReportImportEvent(index_id, "one", "another", 0, ImportProgress()))
             assert (job.runner, job.end) == ("another", None)

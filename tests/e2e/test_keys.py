@@ -118,12 +118,15 @@ def test_revocation_reaches_every_api_process(tmp_path):
             assert here.get("/indexes", headers=key).status_code == 200
             assert here.delete(f"/keys/{body['id']}", headers=admin).status_code == 200
             assert here.get("/indexes", headers=key).status_code == 401
-            wait_until(lambda there=there, key=key: there.get("/indexes", headers=key).status_code == 401, 5)
+            wait_until(lambda there=there, key=key: there.get("/indexes", headers=key).status_code == 401)
         # All processes' metrics on one page need one key; the processes themselves ask each other without.
         assert httpx2.get(f"{server.url}/metrics").status_code == 401
-        text = httpx2.get(f"{server.url}/metrics", headers=admin).text
-        assert 'freshet_api_worker_up{worker="0"} 1.0' in text
-        assert 'freshet_api_worker_up{worker="1"} 1.0' in text
+
+        def are_up() -> bool:
+            text = httpx2.get(f"{server.url}/metrics", headers=admin).text
+            return all(f'freshet_api_worker_up{{worker="{n}"}} 1.0' in text for n in range(2))
+
+        wait_until(are_up)
         for door in doors:
             door.close()
 
@@ -166,18 +169,18 @@ def test_official_client_works_with_its_key_and_is_told_without(tmp_path):
 
 def test_client_that_is_shed_comes_through_by_its_own_back_off(tmp_path):
     """Some upserts above the rate get a 429; the official client waits as told, and all of them are there at last."""
-    with Freshet(tmp_path, {"FRESHET_UPSERT_RATE_MAX": "4"}) as server:
+    with Freshet(tmp_path, {"FRESHET_UPSERT_RATE_MAX": "1"}) as server:
         spec = ServerlessSpec(cloud="aws", region="us-east-1")
         with Pinecone(api_key="any", host=server.url) as client:
             client.create_index("busy", dimension=4, metric="cosine", spec=spec)
             with client.Index("busy") as index:
-                for number in range(12):
+                for number in range(5):
                     index.upsert(vectors=[(f"r{number}", [1.0, 2.0, 3.0, 4.0])])
-                wait_until(lambda: index.describe_index_stats().total_vector_count == 12)
+                wait_until(lambda: index.describe_index_stats().total_vector_count == 5)
         text = httpx2.get(f"{server.url}/metrics").text
     counted = re.findall(r'requests_total{operation="upsert",status="(\d+)"} (\S+)', text)
     answered = {status: float(count) for status, count in counted}
-    assert answered["200"] == 12
+    assert answered["200"] == 5
     assert answered["429"] > 0
 
 

@@ -157,7 +157,8 @@ def test_a_read_can_wait_for_a_write_of_the_client(client, index):
         read = httpx2.get(
             f"{client.describe_index('pinecone-index').host}/vectors/fetch",
             params={"ids": "fresh", "namespace": "fresh"},
-            headers={"x-freshet-at-least": headers["x-freshet-position"]},
+            headers={"x-freshet-at-least": headers["x-freshet-position"], "x-freshet-wait-ms": "20000"},
+            timeout=60,
         )
         assert read.status_code == 200, read.text
         assert read.json()["vectors"]["fresh"]["values"] == [attempt + 1] * 8

@@ -118,10 +118,9 @@ def test_a_newer_format_stops_its_partition_until_the_operator_skips_it(server, 
     )
     wait_until(lambda: server.call("GET", f"/i/{server.index}/vectors/fetch?namespace={other}&ids=o")["vectors"])
 
-    stopped = freshness(server)[1][PARTITION]
-    assert stopped["lagEvents"] == 2
+    wait_until(lambda: "worker_stopped" in server.log_text)
+    wait_until(lambda: freshness(server)[1][PARTITION]["lagEvents"] == 2)
     assert fetched(server, "after") == set()
-    assert "worker_stopped" in server.log_text
 
     done = server.cli(
         "dead-letters",
@@ -131,7 +130,7 @@ def test_a_newer_format_stops_its_partition_until_the_operator_skips_it(server, 
         "--partition",
         str(PARTITION),
         "--offset",
-        str(stopped["applied"]),
+        str(freshness(server)[1][PARTITION]["applied"]),
     )
     assert done.returncode == 0, done.stderr
     wait_until(lambda: fetched(server, "after") == {"after"})

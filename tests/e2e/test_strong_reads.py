@@ -109,7 +109,7 @@ def test_while_the_indexer_stands_still_strong_and_bounded_reads_fail_and_never_
                 assert answer.status_code == 412, answer.text
                 assert answer.json()["details"][0]["wanted"] == wanted
             assert len(listed(workers, worker).json()["vectors"]) == 1
-            assert len(listed(workers, worker, **bounded(600_000)).json()["vectors"]) == 1
+            assert len(listed(workers, worker, **bounded(600_000, wait_ms=20_000)).json()["vectors"]) == 1
     finally:
         os.kill(indexer, signal.SIGCONT)
     for worker in range(COUNT):

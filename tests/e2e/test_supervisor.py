@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -30,7 +29,7 @@ DEMO = {"name": "demo", "dimension": 4, "metric": "cosine", "spec": {"serverless
 
 @pytest.fixture
 def server(tmp_path):
-    with Freshet(tmp_path) as running:
+    with Freshet(tmp_path, {"FRESHET_STOP_SECONDS": "60"}) as running:
         yield running
 
 
@@ -85,11 +84,7 @@ def test_everything_killed_at_once_loses_nothing(server):
     """All three processes killed together: the next start has every acknowledged record at once."""
     server.call("POST", "/indexes", DEMO)
     upsert(server, 100)
-    for pid in (server.process.pid, *server.children().values()):
-        # The kernel ends the children with their parent, perhaps before we do.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    server.process.wait()
+    server.kill_all()
     server.start()
     assert total(server) == 100
 
@@ -203,9 +198,7 @@ def test_whole_product_runs_on_kafka(kafka, tmp_path):
         server.call("POST", "/indexes", DEMO)
         upsert(server, 60)
         wait_until(lambda: total(server) == 60)
-        for pid in (server.process.pid, *server.children().values()):
-            os.kill(pid, signal.SIGKILL)
-        server.process.wait()
+        server.kill_all()
         server.start()
         assert total(server) == 60
         server.call("DELETE", "/indexes/demo")

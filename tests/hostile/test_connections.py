@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from compose.client import Client
+from schemas.errors import FreshetError
 from schemas.limits import BODY_BYTES_MAX, BODY_WITHOUT_RECORDS_BYTES_MAX
 from tests.support.freshet import Freshet, records, wait_until
 
 DEMO = {"name": "demo", "dimension": 4, "metric": "cosine", "spec": {"serverless": {"cloud": "aws", "region": "here"}}}
 WIDE = {**DEMO, "name": "wide", "dimension": 2_000}
-PATIENCE = {"FRESHET_REQUEST_SECONDS": "1", "FRESHET_ANSWER_SECONDS": "1"}
+PATIENCE = {"FRESHET_REQUEST_SECONDS": "5", "FRESHET_ANSWER_SECONDS": "1"}
 IDLE_CONNECTIONS = 10_000
 MIB = 1024 * 1024
 
@@ -82,7 +83,7 @@ def test_request_that_stands_still_is_told_so_and_closed(server, begun):
         connection.sendall(begun)
         status, body = answer(connection)
     assert status == 408
-    assert "1 seconds" in body["message"]
+    assert "5 seconds" in body["message"]
     assert is_served(server)
 
 
@@ -92,7 +93,7 @@ def test_request_in_slow_pieces_is_served(server):
     with connected(server) as connection:
         for piece in (head_of("/i/demo/query", len(body))[:-4], b"\r\nconnection: close\r\n\r\n", body[:5], body[5:]):
             connection.sendall(piece)
-            time.sleep(0.5)
+            time.sleep(2)
         status, found = answer(connection)
     assert status == 200
     assert found["matches"][0]["id"] == "r1"
@@ -190,8 +191,14 @@ def test_too_many_connections_are_refused_with_a_reason(tmp_path):
             assert "Too many connections" in body["message"]
             assert kept.call("GET", "/indexes")["indexes"]
             held.pop().close()
-            wait_until(lambda: server_connections(server) < 20)
-            assert server.call("GET", "/indexes")["indexes"]
+
+            def is_admitted() -> bool:
+                # The server may still be about to see that one is gone.
+                with contextlib.suppress(FreshetError):
+                    return bool(server.call("GET", "/indexes")["indexes"])
+                return False
+
+            wait_until(is_admitted)
 
 
 def test_body_of_a_hundred_megabytes_is_refused_without_being_kept(server):
@@ -264,17 +271,29 @@ def test_bodies_that_come_together_are_held_up_to_a_bound(tmp_path):
             held = [stack.enter_context(connected(server)) for _ in range(7)]
             for connection in held:
                 connection.sendall(head_of("/i/demo/vectors/upsert", 2 * MIB) + b" " * MIB)
-            time.sleep(0.5)
-            with connected(server) as late:
-                late.sendall(head_of("/i/demo/vectors/upsert", 2 * MIB)[:-2] + b"connection: close\r\n\r\n")
-                with contextlib.suppress(ConnectionError):
-                    late.sendall(b" " * 2 * MIB)
-                status, body = answer(late)
+            # The server may still be reading what is held.
+            wait_until(lambda: sent_late(server)[0] == 429)
+            status, body = sent_late(server)
             assert status == 429, body
             assert str(bound) in body["message"]
             assert memory(server) - before < 3 * bound
             # Small ones find room, and what was held is room again.
             assert server.call("POST", "/i/demo/vectors/upsert", {"vectors": records(1)})["upsertedCount"] == 1
-        wait_until(lambda: server_connections(server) < 5)
         large = {"vectors": records(1), "filler": "x" * 6 * MIB}
-        assert server.call("POST", "/i/demo/vectors/upsert", large)["upsertedCount"] == 1
+
+        def is_taken() -> bool:
+            # The server may still be about to see that those are gone.
+            with contextlib.suppress(FreshetError):
+                return server.call("POST", "/i/demo/vectors/upsert", large)["upsertedCount"] == 1
+            return False
+
+        wait_until(is_taken)
+
+
+def sent_late(server: Freshet) -> tuple[int, dict]:
+    """Send two MiB of an upsert that is none; return status and body."""
+    with connected(server) as late:
+        late.sendall(head_of("/i/demo/vectors/upsert", 2 * MIB)[:-2] + b"connection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            late.sendall(b" " * 2 * MIB)
+        return answer(late)

@@ -44,7 +44,7 @@ def make_logs(spec: str, *, step: Step = no_step, control: str = "tests") -> Log
     """Make the logs that `spec` names, with small numbers where a test would otherwise wait."""
     kind, _, where = spec.partition(":")
     if kind == "sqlite":
-        return SqliteLogs(Path(where), SqliteLogOptions(), clock_ms=clock_ms, step=step)
+        return SqliteLogs(Path(where), SqliteLogOptions(busy_seconds=30.0), clock_ms=clock_ms, step=step)
     if kind == "forwarded":
         return ForwardedLogs(Path(where), SqliteLogOptions(), door=door_of(Path(where)), step=step)
     # A busy machine may take its time; what happens when a broker is away has tests of its own.

@@ -6,7 +6,6 @@ fetches into the user's cache folder. Where there is none, `find_source` says wh
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -20,6 +19,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.ports import free_ports
 
 __all__ = ["Broker", "BrokerSource", "NoBroker", "find_source"]
 
@@ -105,7 +106,7 @@ class JarBroker(Broker):
         self._libraries = libraries
         self._folder = Path(tempfile.mkdtemp(prefix="freshet-kafka-"))
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller_port = _free_ports(2)
+        port, controller_port = free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
         template = string.Template((_KAFKA / "server.properties").read_text())
         self._settings = self._folder / "server.properties"
@@ -204,7 +205,7 @@ class DockerBroker(Broker):
     def __init__(self) -> None:
         from testcontainers.core.container import DockerContainer  # noqa: PLC0415  # only where there is a daemon
 
-        (port,) = _free_ports(1)
+        (port,) = free_ports(1)
         self.bootstrap = f"127.0.0.1:{port}"
         self._is_created = False
         self._begin = 0
@@ -354,14 +355,6 @@ def _fetched_jars() -> Path:
             # Whole or not at all: a run that is killed here leaves no half-filled folder behind.
             (Path(folder) / "jars").rename(libraries)
     return libraries
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait_until(is_done: Callable[[], bool], what: str, tail: Callable[[], str]) -> None:

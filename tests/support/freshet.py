@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,17 +18,9 @@ from typing import Any, Self
 
 from compose.client import Client
 from schemas.errors import FreshetError
+from tests.support.ports import free_ports
 
 COMMAND = (sys.executable, "-P", "-m", "compose")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def run(
@@ -151,6 +142,15 @@ class Freshet:
         code = self.process.wait(60)
         self.process = None
         return code
+
+    def kill_all(self) -> None:
+        """Kill the supervisor and its children at once."""
+        assert self.process is not None
+        for pid in [self.process.pid, *self.children().values()]:
+            # The kernel ends the children with their parent, perhaps before we do.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command against this server."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.peers.protocol import UNFILTERED, Absent
-from tests.bench.server import free_port
+from tests.support.ports import free_port
 
 _START_SECONDS = 60
 

@@ -10,7 +10,7 @@ import pytest
 from compose.config import load_settings
 from compose.ports import SharedPorts, bind_ports, inherited_ports
 from schemas.errors import ConfigError
-from tests.support.freshet import free_ports
+from tests.support.ports import free_ports
 
 
 @pytest.fixture
