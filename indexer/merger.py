@@ -5,15 +5,15 @@ Runs in a thread or in another process: it gets names and returns names and dige
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
 from indexer.graphs import Base, BuiltGraph, GraphJob, build_graph
-from indexer.segments.column_writer import lay_out_columns
+from indexer.segments.column_writer import Filterable, lay_out_columns
 from indexer.segments.container import Container, pack
 from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, sections_of
 from indexer.segments.patches import Patches
@@ -23,6 +23,7 @@ from indexer.segments.sparse import lay_out_postings
 from indexer.segments.view import SegmentView
 from indexer.snapshots.store import Store, new_object_name
 from schemas.errors import CorruptData
+from schemas.index_fields import filterable_in
 from schemas.indexes import IndexSpec
 from schemas.manifest import FLAT, GRAPH, ObjectRef, SegmentEntry
 
@@ -59,6 +60,8 @@ class MergeJob:
     is_large: bool = False
     # The entry of the only input, where nothing but its records is written anew.
     rewritten: SegmentEntry | None = None
+    # The schemas of those namespaces of the inputs that were made with one.
+    schemas: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,9 @@ def _rewrite(store: Store, job: MergeJob, entry: SegmentEntry) -> MergeResult:
     metadata = [view.metadata(row) if is_alive else b"" for row, is_alive in enumerate(view.alive.tolist())]
     kept = [name for name in records if not name.startswith(("metadata_", "filter_"))]
     sections: Sections = {name: records.column(name, "u1") for name in kept}
-    sections |= lay_out_metadata(metadata) | lay_out_columns(metadata)
+    names = [name.decode() for name in reader.names]
+    spaces = np.searchsorted(reader.starts.astype(np.int64), np.arange(reader.rows), "right") - 1
+    sections |= lay_out_metadata(metadata) | lay_out_columns(metadata, _filterable(job, names, spaces))
     name = new_object_name(job.spec.index_id, job.partition, "records")
     ref = store.put(name, pack(sections, rows=records.rows, dimension=records.dimension))
     output = replace(entry, records=ref, changes=(), dead_rows=len(view.dead))
@@ -179,7 +184,9 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
     present = np.unique(np.concatenate([s.namespace[wanted[s.namespace]] for s in sources]))
     rows = _gather(sources, chosen, wanted, present, [names[i].decode() for i in present.tolist()])
     records, vectors, permutation = lay_out(rows)
-    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()]) | lay_out_postings(records)
+    filterable = _filterable(job, rows.names, rows.namespace[permutation])
+    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()], filterable)
+    records |= lay_out_postings(records)
     place = np.empty(total, np.uint32)
     place[permutation] = np.arange(total, dtype=np.uint32)
     at = 0
@@ -220,6 +227,12 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
         graph_elements=built.links.elements,
         graph_recall=built.recall,
     )
+
+
+def _filterable(job: MergeJob, names: Sequence[str], spaces: npt.NDArray[np.int64]) -> Filterable | None:
+    """Return which fields of the rows are filterable, None for all; `spaces` are the places of their namespaces."""
+    fields = [filterable_in(job.spec, job.schemas.get(name, b"")) for name in names]
+    return None if fields.count(None) == len(fields) else Filterable(spaces, fields)
 
 
 def _graph(job: MergeJob, vectors: Sections, rows: int, base: Base | None) -> tuple[BuiltGraph, Sections]:

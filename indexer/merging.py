@@ -26,6 +26,7 @@ from indexer.partition import PartitionIndexer
 from indexer.segments.bitmaps import bitmap_of, rows_of
 from indexer.segments.container import pack
 from indexer.segments.view import SegmentView
+from indexer.snapshots.namespaces import Namespaces
 from indexer.snapshots.opener import OUTCOMES_KEPT_MS, fold_changes
 from indexer.snapshots.store import new_object_name
 from schemas.changes import Changes, DeadLetter, NamespaceRow, Outcome, SegmentChanges, merge_namespaces
@@ -84,10 +85,11 @@ class Merges:
             rolled = snapshot.manifest.recent[: plan.deltas]
             inputs |= {delta.segment_id for delta in rolled if delta.segment_id}
             deltas = tuple(delta.object.name for delta in rolled)
+        views = [view for view in snapshot.views if view.segment_id in inputs]
         job = MergeJob(
             self._partition.spec,
             self._partition.partition,
-            tuple(_freeze(view) for view in snapshot.views if view.segment_id in inputs),
+            tuple(map(_freeze, views)),
             plan.graph_namespaces,
             self._partition.options.graph,
             snapshot.next_offset,
@@ -95,6 +97,7 @@ class Merges:
             self._partition.options.merge.dead_share_max,
             is_large=lane != "rollup",
             rewritten=_entry(snapshot.segment_set.by_number[plan.inputs[0]]) if plan.is_metadata_only else None,
+            schemas=_schemas(snapshot.namespaces, views),
         )
         self._running[lane] = job
         self._partition.step("merge.after_freeze")
@@ -357,6 +360,15 @@ def _entry(view: SegmentView) -> SegmentEntry:
     if not isinstance(view.source, SegmentEntry):
         raise CorruptData(f"Segment {view.segment_id} is not in the table: its metadata is not written anew.")
     return view.source
+
+
+def _schemas(namespaces: Namespaces, views: Sequence[SegmentView]) -> dict[str, bytes]:
+    """Return the schemas of those namespaces of `views` that were made with one."""
+    known = namespaces.with_schema
+    if not known:
+        return {}
+    names = {name.decode() for view in views for name in view.reader.names}
+    return {name: known[name].schema for name in names if name in known}
 
 
 def _freeze(view: SegmentView) -> MergeInput:

@@ -1,7 +1,8 @@
 """Whether a filter names only fields that a namespace's schema makes filterable. Free of any transport.
 
 This is asked at the door, of the newest snapshot: the fold evaluates every filter that is in the log, over all fields,
-so that a replay gives the same whatever a schema said.
+so that a replay gives the same whatever a schema said. Merges lay out columns of filterable fields only; what the fold
+asks of others is read from the documents.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 from indexer.snapshots.snapshot import Snapshot
 from schemas.errors import InvalidRequest
 from schemas.filters import Filter, fields_of
-from schemas.index_fields import index_fields
+from schemas.index_fields import filterable_in
 from schemas.indexes import IndexSpec
-from schemas.namespaces import filterable_fields
 
 __all__ = ["check_filterable"]
 
@@ -19,14 +19,11 @@ _NAMED_MAX = 10
 
 
 def check_filterable(spec: IndexSpec, snapshot: Snapshot, name: str, where: Filter | None) -> None:
-    """Raise `InvalidRequest`, which names the field, where the filter may not be asked of namespace `name` (canonical).
-
-    A namespace without a schema has that of its index; without either, every field is filterable.
-    """
+    """Raise `InvalidRequest`, which names the field, where the filter may not be asked of namespace `name`."""
     if where is None:
         return
     row = snapshot.namespaces.get(name)
-    allowed = index_fields(spec).filterable if row is None or not row.schema else filterable_fields(row.schema)
+    allowed = filterable_in(spec, b"" if row is None else row.schema)
     if allowed is None:
         return
     refused = sorted(fields_of(where) - allowed)

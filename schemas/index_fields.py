@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 import orjson
 
 from schemas.indexes import IndexSpec
+from schemas.namespaces import filterable_fields
 
-__all__ = ["DENSE_TYPE", "FIELD_TYPES", "SPARSE_TYPE", "IndexFields", "index_fields", "inherited_schema"]
+__all__ = [
+    "DENSE_TYPE",
+    "FIELD_TYPES",
+    "SPARSE_TYPE",
+    "IndexFields",
+    "filterable_in",
+    "index_fields",
+    "inherited_schema",
+]
 
 DENSE_TYPE = "dense_vector"
 SPARSE_TYPE = "sparse_vector"
@@ -43,6 +52,14 @@ class IndexFields:
 def index_fields(spec: IndexSpec) -> IndexFields:
     """Return the fields of an index. What has no sound shape, from a foreign producer, counts as not declared."""
     return _fields(spec.settings)
+
+
+def filterable_in(spec: IndexSpec, schema: bytes) -> frozenset[str] | None:
+    """Return the fields that a filter may name in a namespace with `schema` (canonical), None for every field.
+
+    A namespace without a schema, `b""`, has that of its index.
+    """
+    return filterable_fields(schema) if schema else index_fields(spec).filterable
 
 
 def inherited_schema(spec: IndexSpec) -> bytes:

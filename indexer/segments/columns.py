@@ -5,6 +5,8 @@ Sections, of F fields and S distinct strings (per field; those of a list stand f
 - `filter_head` uint32 [1]: the salt of the digests.
 - `filter_field_ends` uint64 [F + 1], `filter_field_data`: names of fields in byte order.
 - `filter_field_strings`, `filter_field_numbers` uint32 [F + 1]: where the strings and numbers of each field begin.
+- `filter_left_out_ends`, `filter_left_out_data`: names of fields, in byte order, that have no column, or not for all
+  rows, because the schema of a namespace does not make them filterable. Only where there are any.
 - `filter_hashes` uint64 [S]: by field ascending; no two strings of a field have the same.
 - `filter_starts` uint32 [3 F + S + 1], `filter_postings` uint32: postings of rows that have a field, rows where it is
   false, rows where it is true, F of each, and of strings. A posting lists ascending rows; where that would be as long
@@ -29,7 +31,7 @@ from indexer.segments.column_writer import BOOLEANS_AT, digests_of, posting_word
 from indexer.segments.container import Container
 from indexer.segments.names import NameColumn
 from schemas.errors import CorruptData
-from schemas.filters import Exists, Filter, OneOf, Range
+from schemas.filters import Exists, Filter, OneOf, Range, fields_of
 from schemas.metadata import metadata_document
 
 __all__ = ["SegmentColumns"]
@@ -57,6 +59,7 @@ class SegmentColumns:
         self._postings = container.column("filter_postings", "<u4")
         self._numbers = container.column("filter_numbers", "<f8")
         self._number_rows = container.column("filter_number_rows", "<u4")
+        self._left_out = _left_out(container)
         if len(head) != 1 or not (self._has_sound_fields(container) and self._has_sound_values()):
             raise CorruptData("The filter columns of a segment do not fit each other.")
         self._salt = int(head[0])
@@ -64,6 +67,10 @@ class SegmentColumns:
     def mask(self, where: Filter, start: int, end: int, patches: Sequence[Patch] = ()) -> Mask:
         """Return a new bool [end - start]: which of these rows match; `patches` count rows from `start`."""
         return evaluate(where, lambda leaf: self._leaf(leaf, start, end), patches)
+
+    def knows(self, where: Filter) -> bool:
+        """Say whether there are columns of all fields that a filter names."""
+        return not self._left_out or not any(field.encode() in self._left_out for field in fields_of(where))
 
     def _leaf(self, leaf: Leaf, start: int, end: int) -> Mask:
         found = np.zeros(end - start, np.bool_)
@@ -196,6 +203,15 @@ class SegmentColumns:
         listed = self._postings[~in_bitmap]
         places = np.concatenate([[0], np.cumsum(np.where(is_bitmap, 0, lengths))])
         return (not len(listed) or int(listed.max()) < self._rows) and _ascends_within(listed, places, strictly=True)
+
+
+def _left_out(container: Container) -> frozenset[bytes]:
+    if "filter_left_out_ends" not in container:
+        return frozenset()
+    ends, data = container.column("filter_left_out_ends", "<u8"), container.blob("filter_left_out_data")
+    if not _ascends(ends.astype(np.int64), len(data)):
+        raise CorruptData("The list of fields without columns of a segment is broken.")
+    return frozenset(NameColumn(ends, data))
 
 
 def _ascends(bounds: npt.NDArray[np.integer], end: int) -> bool:

@@ -160,8 +160,10 @@ class SegmentReader:
         By the columns that a merge wrote; where there are none, or they are far larger than the slice, by columns made
         from its documents at first use.
         """
-        if self._filter_columns is not None and (part.end - part.start) * _SMALL_SLICES >= self.rows:
-            return self._filter_columns.mask(where, part.start, part.end, patches)
+        laid_out = self._filter_columns
+        is_large = (part.end - part.start) * _SMALL_SLICES >= self.rows
+        if is_large and laid_out is not None and laid_out.knows(where):
+            return laid_out.mask(where, part.start, part.end, patches)
         columns = self._columns.get(part.number)
         if columns is None:
             columns = SliceColumns([self.metadata(row) for row in range(part.start, part.end)])

@@ -25,6 +25,8 @@ class Namespaces(Mapping[str, NamespaceRow]):
         self._rows: Layered[str, NamespaceRow] = Layered(rows)
         # Those that were ever deleted, existing again or not: the only ones that may bury rows.
         self.buried: Layered[str, NamespaceRow] = Layered({name: row for name, row in rows.items() if row.floor})
+        # Those that were ever made with a schema: the only ones in which not every field may be filterable.
+        self.with_schema: Layered[str, NamespaceRow] = Layered({name: row for name, row in rows.items() if row.schema})
         self.gone = sum(1 for row in rows.values() if not row.exists)
         # How many were gone, and still held by a segment, when that was last looked at.
         self._held = 0
@@ -39,6 +41,8 @@ class Namespaces(Mapping[str, NamespaceRow]):
         made._rows = self._rows.with_items(changed)
         # A floor never goes away again.
         made.buried = self.buried.with_items({name: row for name, row in changed.items() if row.floor})
+        limited = {name: row for name, row in changed.items() if row.schema or name in self.with_schema}
+        made.with_schema = self.with_schema.with_items(limited)
         before = sum(1 for name in changed if not self._exists_or_unknown(name))
         made.gone = self.gone - before + sum(1 for row in changed.values() if not row.exists)
         made._held = self._held

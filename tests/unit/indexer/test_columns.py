@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from indexer.filtering import matches
 from indexer.segments import column_writer
 from indexer.segments import columns as columns_module
-from indexer.segments.column_writer import lay_out_columns
+from indexer.segments.column_writer import Filterable, lay_out_columns
 from indexer.segments.columns import SegmentColumns
 from indexer.segments.container import Container, pack
 from indexer.segments.reader import SegmentReader
@@ -149,6 +149,36 @@ def test_string_that_only_shares_a_hash_with_a_stored_one_matches_nothing(monkey
     assert agreed(columns, documents, {"a": {"$in": ["two", "six"]}}) == []
     assert agreed(columns, documents, {"b": "five"}) == []
     assert agreed(columns, documents, {"b": {"$in": ["eleven", "five", "four"]}}) == [0]
+
+
+def test_fields_that_are_not_filterable_have_no_columns_and_are_named():
+    """Row by row: what one namespace leaves out, another one of the same segment may lay out."""
+    documents = [orjson.dumps({"g": f"g{row % 3}", "n": row, "long": "x" * row}) for row in range(12)]
+    kinds = np.array([0] * 4 + [1] * 4 + [2] * 4)
+    fields = [None, frozenset({"g", "n", "never"}), frozenset({"g"})]
+    sections = lay_out_columns(documents, Filterable(kinds, fields))
+    container = Container(memoryview(b"".join(pack(sections, rows=12))))
+    columns = SegmentColumns(container, 12, documents.__getitem__)
+    for where, is_known in (
+        ({"g": "g1"}, True),
+        ({"never": 1}, True),
+        ({"n": {"$gt": 2}}, False),
+        ({"g": "g1", "$or": [{"long": "x"}, {"g": "g2"}]}, False),
+        ({"long": {"$exists": False}}, False),
+    ):
+        assert columns.knows(parse_filter(where)) is is_known
+    assert agreed(columns, documents, {"g": {"$in": ["g1", "g2"]}}) == [row for row in range(12) if row % 3]
+    assert agreed(columns, documents, {"n": {"$gt": 2}}, 0, 8) == [3, 4, 5, 6, 7]
+    assert sections["filter_left_out_data"] == b"longn"
+    assert len(sections["filter_numbers"]) == 8
+    everything = lay_out_columns(documents, Filterable(kinds, [None, None, None]))
+    plain = lay_out_columns(documents)
+    assert everything.keys() == plain.keys()
+    for name, section in plain.items():
+        assert bytes(everything[name]) == bytes(section)
+    for damage in ({"filter_left_out_ends": np.array([0, 9, 5], np.uint64)}, {"filter_left_out_data": b"long"}):
+        with pytest.raises(CorruptData):
+            opened(documents, changed={**sections, **damage})
 
 
 _SOUND = [orjson.dumps({"s": f"s{row % 3}", "u": f"unique {row}", "n": row, "b": row % 2 == 0}) for row in range(100)]
