@@ -21,6 +21,8 @@ __all__ = ["Http2Protocol", "http2_with"]
 
 # https://www.rfc-editor.org/rfc/rfc9113#section-7
 _NO_ERROR, _ENHANCE_YOUR_CALM = 0, 11
+# Events by which a request goes on.
+_PROGRESS = (zttp.Request, zttp.Data, zttp.EndOfMessage)
 
 
 class Http2Protocol(ZttpH2Protocol):
@@ -41,7 +43,8 @@ class Http2Protocol(ZttpH2Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn is called
         """See `asyncio.Protocol`."""
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type] # all that it uses of one
+        self._joined = JoinedWrites(transport, self.loop)
+        super().connection_made(self._joined)  # type: ignore[arg-type] # all that it uses of one
         if not self.bounds.admit(self):
             self._leave(_ENHANCE_YOUR_CALM)
 
@@ -54,6 +57,8 @@ class Http2Protocol(ZttpH2Protocol):
         """See `asyncio.Protocol`; a head that does not end is refused before it is kept."""
         self._fruitless_bytes += len(data)
         super().data_received(data)
+        if self.shutdown_requested and not self.cycles:
+            self._close_connection()
         if self._fruitless_bytes > self.bounds.limits.head_bytes_max and not self.transport.is_closing():
             self._leave(_ENHANCE_YOUR_CALM)
 
@@ -61,7 +66,7 @@ class Http2Protocol(ZttpH2Protocol):
         """Yield the events that are there, and take note of progress."""
         for event in super().events():
             self._fruitless_bytes = 0
-            if isinstance(event, zttp.Request | zttp.Data | zttp.EndOfMessage):
+            if isinstance(event, _PROGRESS):
                 self._since = self.loop.time()
             elif isinstance(event, zttp.WindowUpdate):
                 self._taken_at = self.loop.time()
@@ -76,6 +81,12 @@ class Http2Protocol(ZttpH2Protocol):
         if event.end_stream and cycle is not None:
             cycle.more_body = False
             cycle.message_event.set()
+
+    def on_response_complete(self, stream_id: int) -> None:
+        """Write the answer now that it is whole, before anything else is done for it; several at once go together."""
+        if len(self.cycles) == 1:
+            self._joined.flush()
+        super().on_response_complete(stream_id)
 
     def overdue(self, now: float) -> bool:
         """See `Watched`."""
@@ -97,6 +108,11 @@ class Http2Protocol(ZttpH2Protocol):
             self.transport.abort()
         else:
             self._leave(_NO_ERROR)
+
+    def _close_connection(self) -> None:
+        """Close, unless the client has yet to make room for what was answered: then when it has, or is overdue."""
+        if not self.conn.has_pending_send():
+            super()._close_connection()
 
     def _leave(self, reason: int) -> None:
         """Close the connection with a word."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from indexer.graphs import Base, BuiltGraph, GraphJob, build_graph
-from indexer.segments.column_writer import Filterable, lay_out_columns
+from indexer.segments.column_writer import lay_out_columns
 from indexer.segments.container import Container, pack
 from indexer.segments.graph import NO_LINK, GraphOptions, Links, links_of, sections_of
 from indexer.segments.patches import Patches
@@ -137,8 +137,7 @@ def _rewrite(store: Store, job: MergeJob, entry: SegmentEntry) -> MergeResult:
     kept = [name for name in records if not name.startswith(("metadata_", "filter_"))]
     sections: Sections = {name: records.column(name, "u1") for name in kept}
     names = [name.decode() for name in reader.names]
-    spaces = np.searchsorted(reader.starts.astype(np.int64), np.arange(reader.rows), "right") - 1
-    sections |= lay_out_metadata(metadata) | lay_out_columns(metadata, _filterable(job, names, spaces))
+    sections |= lay_out_metadata(metadata) | lay_out_columns(metadata, _filterable(job, names))
     name = new_object_name(job.spec.index_id, job.partition, "records")
     ref = store.put(name, pack(sections, rows=records.rows, dimension=records.dimension))
     output = replace(entry, records=ref, changes=(), dead_rows=len(view.dead))
@@ -184,9 +183,8 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
     present = np.unique(np.concatenate([s.namespace[wanted[s.namespace]] for s in sources]))
     rows = _gather(sources, chosen, wanted, present, [names[i].decode() for i in present.tolist()])
     records, vectors, permutation = lay_out(rows)
-    filterable = _filterable(job, rows.names, rows.namespace[permutation])
-    records |= lay_out_columns([rows.metadata[at] for at in permutation.tolist()], filterable)
-    records |= lay_out_postings(records)
+    metadata = [rows.metadata[at] for at in permutation.tolist()]
+    records |= lay_out_columns(metadata, _filterable(job, rows.names)) | lay_out_postings(records)
     place = np.empty(total, np.uint32)
     place[permutation] = np.arange(total, dtype=np.uint32)
     at = 0
@@ -229,10 +227,15 @@ def _write(store: Store, job: MergeJob, merging: _Merging, group: Sequence[int],
     )
 
 
-def _filterable(job: MergeJob, names: Sequence[str], spaces: npt.NDArray[np.int64]) -> Filterable | None:
-    """Return which fields of the rows are filterable, None for all; `spaces` are the places of their namespaces."""
-    fields = [filterable_in(job.spec, job.schemas.get(name, b"")) for name in names]
-    return None if fields.count(None) == len(fields) else Filterable(spaces, fields)
+def _filterable(job: MergeJob, names: Sequence[str]) -> frozenset[str] | None:
+    """Return the fields that a filter may name in any of these namespaces, None for all."""
+    found: frozenset[str] = frozenset()
+    for schema in {job.schemas.get(name, b"") for name in names}:
+        fields = filterable_in(job.spec, schema)
+        if fields is None:
+            return None
+        found |= fields
+    return found
 
 
 def _graph(job: MergeJob, vectors: Sections, rows: int, base: Base | None) -> tuple[BuiltGraph, Sections]:

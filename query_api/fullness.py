@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -21,7 +22,7 @@ from query_api.freshness import reach
 from query_api.served import ServedIndex
 from schemas.errors import IndexFull, TooManyRequests
 from schemas.indexes import IndexSpec
-from schemas.operations import Upsert
+from schemas.operations import Delete, DeleteNamespace, DeleteWhere, Upsert
 
 __all__ = ["BoundOptions", "Fullness"]
 
@@ -41,32 +42,49 @@ class BoundOptions:
     wait_seconds: float = 2.0
 
 
+class _Batch(NamedTuple):
+    """Events that were appended: the position after them, records and bytes that they may add, whether any deletes."""
+
+    next_offset: int
+    records: int
+    bytes: int
+    deletes: bool
+
+
 class _Unseen:
-    """Upserts of this process to one partition that its snapshot may not show yet."""
+    """Upserts and deletes of this process to one partition that its snapshot may not show yet."""
 
     def __init__(self) -> None:
-        self._batches: deque[tuple[int, int, int]] = deque()
+        self._batches: deque[_Batch] = deque()
         self._lineage = 0
         self._measured: tuple[Snapshot | None, int] = (None, 0)
         self.records = 0
         self.bytes = 0
         self.next_offset = 0
 
-    def appended(self, next_offset: int, records: int, size: int) -> None:
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether there are deletes: there may be less than the snapshot shows."""
+        return any(batch.deletes for batch in self._batches)
+
+    def appended(self, batch: _Batch) -> None:
         """Take note of a batch."""
-        self._batches.append((next_offset, records, size))
-        self.records += records
-        self.bytes += size
-        self.next_offset = max(self.next_offset, next_offset)
+        self._batches.append(batch)
+        self.records += batch.records
+        self.bytes += batch.bytes
+        self.next_offset = max(self.next_offset, batch.next_offset)
 
     def shown(self, snapshot: Snapshot) -> None:
         """Forget what `snapshot` shows, and what was lost with the end of the log where that made a new lineage."""
         is_lost = snapshot.lineage != self._lineage
         self._lineage = snapshot.lineage
-        while self._batches and (is_lost or self._batches[0][0] <= snapshot.next_offset):
-            _, records, size = self._batches.popleft()
-            self.records -= records
-            self.bytes -= size
+        while self._batches and (is_lost or self._batches[0].next_offset <= snapshot.next_offset):
+            batch = self._batches.popleft()
+            self.records -= batch.records
+            self.bytes -= batch.bytes
         if not self._batches:
             self.next_offset = 0
 
@@ -105,28 +123,30 @@ class Fullness:
     async def check(self, index: ServedIndex) -> None:
         """Let an upsert pass unless the index is full.
 
-        What no snapshot shows yet may have replaced records, so it is waited for before it is counted as more, and so
-        is what others append in the meantime. Raises `IndexFull`; `TooManyRequests` where what is not shown yet would
-        fill the index.
+        What no snapshot shows yet may have replaced or deleted records, so it is waited for before it is counted as
+        more, and so is what others append in the meantime. Raises `IndexFull`; `TooManyRequests` where what is not
+        shown yet decides.
         """
         if self.bounds(index.spec) == (0, 0) or self._excess(index) is None:
             return
         loop = asyncio.get_running_loop()
         until = loop.time() + self._options.wait_seconds
-        while (excess := self._excess(index)) is not None and self._has_unseen(index) and loop.time() < until:
-            for follower, unseen in zip(index.followers, self._of(index), strict=True):
+        unseens = self._of(index)
+        while (excess := self._excess(index)) is not None and any(unseens) and loop.time() < until:
+            for follower, unseen in zip(index.followers, unseens, strict=True):
                 if await follower.opened(until=until):
                     await reach(follower, unseen.next_offset, until=until)
         if excess is None:
             return
-        if self._has_unseen(index):
+        shown = self._excess(index, with_unseen=False)
+        if shown is None or any(unseen.deletes for unseen in unseens):
             raise TooManyRequests(
                 f"Index '{index.spec.name}' may be full: with what is not indexed yet it has {excess}. Nothing was "
                 "written: send again.",
                 retry_after_seconds=_RETRY_SECONDS,
             )
         raise IndexFull(
-            f"Index is full, cannot accept data. Index '{index.spec.name}' has {excess}. Delete records, or configure "
+            f"Index is full, cannot accept data. Index '{index.spec.name}' has {shown}. Delete records, or configure "
             "a larger bound."
         )
 
@@ -135,16 +155,15 @@ class Fullness:
         if self.bounds(index.spec) == (0, 0):
             return
         upserts = [event for event in events if isinstance(event, Upsert)]
-        if upserts:
-            self._of(index)[partition].appended(next_offset, len(upserts), sum(event.size_bytes for event in upserts))
-
-    def _has_unseen(self, index: ServedIndex) -> bool:
-        return any(unseen.records for unseen in self._of(index))
+        deletes = any(isinstance(event, Delete | DeleteWhere | DeleteNamespace) for event in events)
+        if upserts or deletes:
+            size = sum(event.size_bytes for event in upserts)
+            self._of(index)[partition].appended(_Batch(next_offset, len(upserts), size, deletes))
 
     def _of(self, index: ServedIndex) -> list[_Unseen]:
         return self._unseen.setdefault(index, [_Unseen() for _ in range(index.spec.partitions)])
 
-    def _excess(self, index: ServedIndex) -> str | None:
+    def _excess(self, index: ServedIndex, *, with_unseen: bool = True) -> str | None:
         """Return of what there is as much as there may be, None where there is room."""
         records_max, bytes_max = self.bounds(index.spec)
         records = size = 0
@@ -153,8 +172,8 @@ class Fullness:
                 unseen.shown(follower.snapshot)
                 records += follower.snapshot.live_rows
                 size += unseen.size_of(follower.snapshot) if bytes_max else 0
-            records += unseen.records
-            size += unseen.bytes
+            records += unseen.records if with_unseen else 0
+            size += unseen.bytes if with_unseen else 0
         if records_max and records >= records_max:
             return f"{records} records; its bound (max_records) is {records_max}"
         if bytes_max and size >= bytes_max:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import orjson
 
 from indexer.segments.rows import Sections
 
-__all__ = ["BOOLEANS_AT", "Filterable", "digests_of", "lay_out_columns", "posting_words"]
+__all__ = ["BOOLEANS_AT", "digests_of", "lay_out_columns", "posting_words"]
 
 # Documents parsed, and strings digested, at a time.
 _CHUNK_ROWS = 8192
@@ -39,14 +38,6 @@ def digests_of(strings: Iterable[str], salt: int) -> npt.NDArray[np.uint64]:
     blake2b, seed = hashlib.blake2b, salt.to_bytes(8, "little")
     data = b"".join([blake2b(text.encode(), digest_size=16, salt=seed).digest() for text in strings])
     return np.frombuffer(data, "<u8").reshape(-1, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Filterable:
-    """Which fields are laid out: in row r those in `fields[of[r]]`, all where that is None. `of`: int64 [rows]."""
-
-    of: npt.NDArray[np.int64]
-    fields: Sequence[frozenset[str] | None]
 
 
 class _Pairs(NamedTuple):
@@ -95,7 +86,7 @@ class _Gathered:
         self.digests: list[npt.NDArray[np.uint64]] = []
         # Strings of the chunk under way.
         self.texts: list[str] = []
-        # Fields that some row has and that are not laid out for it.
+        # Fields that some row has and that are not laid out.
         self.left_out: set[str] = set()
 
     def add(self, name: str, values: Sequence[object], rows: array[int]) -> None:
@@ -134,10 +125,11 @@ class _Gathered:
         self.texts.clear()
 
 
-def lay_out_columns(documents: Sequence[bytes], filterable: Filterable | None = None, *, salt: int = 0) -> Sections:
+def lay_out_columns(documents: Sequence[bytes], filterable: frozenset[str] | None = None, *, salt: int = 0) -> Sections:
     """Return the column sections of a segment whose rows have `documents` (canonical metadata, `b""` is none).
 
-    There are none where postings would have 2**32 words: such a segment is filtered by its documents.
+    Fields that are not `filterable` get no column; None: all do. There are no sections where postings would have 2**32
+    words: such a segment is filtered by its documents.
     """
     gathered = _gather(documents, filterable, salt)
     ordered = sorted(gathered.names, key=str.encode)
@@ -166,7 +158,7 @@ def lay_out_columns(documents: Sequence[bytes], filterable: Filterable | None = 
     return {
         "filter_head": np.array([salt], np.uint32),
         **_names("filter_field", ordered),
-        **(_names("filter_left_out", sorted(gathered.left_out, key=str.encode)) if gathered.left_out else {}),
+        **_names("filter_left_out", sorted(gathered.left_out, key=str.encode)),
         "filter_field_strings": np.searchsorted(strings.fields[new_string], every).astype(np.uint32),
         "filter_field_numbers": np.searchsorted(numbers.fields, every).astype(np.uint32),
         "filter_hashes": hashes[new_string],
@@ -184,24 +176,19 @@ def _names(section: str, names: Sequence[str]) -> Sections:
     return {f"{section}_ends": ends, f"{section}_data": b"".join(encoded)}
 
 
-def _gather(documents: Sequence[bytes], filterable: Filterable | None, salt: int) -> _Gathered:
+def _gather(documents: Sequence[bytes], filterable: frozenset[str] | None, salt: int) -> _Gathered:
     gathered = _Gathered()
-    kinds = np.zeros(len(documents), np.int64) if filterable is None else filterable.of
-    fields = (None,) if filterable is None else filterable.fields
     for begin in range(0, len(documents), _CHUNK_ROWS):
         chunk = documents[begin : begin + _CHUNK_ROWS]
         # Documents with the same fields are taken together: most rows of an index look alike.
-        alike: dict[tuple[int, tuple[str, ...]], tuple[array[int], list[dict[str, object]]]] = {}
-        parsed = orjson.loads(b"[" + b",".join([item or b"{}" for item in chunk]) + b"]")
-        own = kinds[begin : begin + len(chunk)].tolist()
-        for row, (kind, document) in enumerate(zip(own, parsed, strict=True), begin):
-            rows, found = alike.setdefault((kind, tuple(document)), (array("I"), []))
+        alike: dict[tuple[str, ...], tuple[array[int], list[dict[str, object]]]] = {}
+        for row, document in enumerate(orjson.loads(b"[" + b",".join([item or b"{}" for item in chunk]) + b"]"), begin):
+            rows, found = alike.setdefault(tuple(document), (array("I"), []))
             rows.append(row)
             found.append(document)
-        for (kind, names), (rows, found) in alike.items():
-            allowed = fields[kind]
+        for names, (rows, found) in alike.items():
             for name, values in zip(names, zip(*[item.values() for item in found], strict=True), strict=True):
-                if allowed is None or name in allowed:
+                if filterable is None or name in filterable:
                     gathered.add(name, values, rows)
                 else:
                     gathered.left_out.add(name)

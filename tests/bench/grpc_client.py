@@ -17,6 +17,7 @@ _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6
 _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 _WIDE = 2**30
 _FRAME_BYTES = 16_384
+_READ_BYTES = 1 << 18
 
 
 class GrpcConnection:
@@ -28,6 +29,7 @@ class GrpcConnection:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._heads: dict[str, bytes] = {}
+        self._unread = b""
         self._stream = 1
         self._window = self._stream_window = self._first_window = 65_535
 
@@ -99,12 +101,14 @@ class GrpcConnection:
 
     async def _next(self, stream: int) -> tuple[int, int, int, bytes]:
         """Read a frame, and keep account of windows."""
-        assert self._reader is not None
         assert self._writer is not None
-        head = await self._reader.readexactly(9)
+        await self._fill(9)
+        head = self._unread[:9]
         kind, flags = head[3], head[4]
-        place = int.from_bytes(head[5:9], "big")
-        payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+        place = int.from_bytes(head[5:], "big")
+        end = 9 + int.from_bytes(head[:3], "big")
+        await self._fill(end)
+        payload, self._unread = self._unread[9:end], self._unread[end:]
         if kind == _WINDOW_UPDATE:
             grown = int.from_bytes(payload, "big")
             if place == 0:
@@ -118,6 +122,15 @@ class GrpcConnection:
         elif kind == _GOAWAY:
             raise RuntimeError(f"The server closed the connection: {payload!r}")
         return kind, flags, place, payload
+
+    async def _fill(self, size: int) -> None:
+        """Read until `size` bytes wait. Raises `ConnectionError` where the server closes before."""
+        assert self._reader is not None
+        while len(self._unread) < size:
+            data = await self._reader.read(_READ_BYTES)
+            if not data:
+                raise ConnectionError("The server closed the connection within a frame")
+            self._unread += data
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

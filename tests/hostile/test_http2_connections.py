@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import struct
 import time
@@ -152,3 +153,29 @@ def connections_to(port: int) -> int:
     wanted = f"0100007F:{port:04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return sum(line.split()[1] == wanted and line.split()[3] == "01" for line in lines)
+
+
+@pytest.mark.parametrize("how", ["the server stops", "the client says goodbye"])
+def test_an_answer_that_is_under_way_is_sent_to_its_end(tmp_path: Path, how: str) -> None:
+    """What waits for room in the client's window still comes, and the connection is closed after it."""
+    with Freshet(tmp_path, {"FRESHET_STOP_SECONDS": "60"}) as server:
+        host = server.call("POST", "/indexes", WIDE)["host"]
+        rows = [{"id": f"w{n}", "values": [float(n + 1), *[0.123] * 1_999]} for n in range(50)]
+        sent = {"vectors": rows}
+        httpx2.post(f"{host}/vectors/upsert", json=sent, headers={"x-freshet-wait-visible-ms": "20000"}, timeout=60)
+        question = pb.QueryRequest(id="w1", top_k=50, include_values=True).SerializeToString()
+        with RawHttp2(int(host.rpartition(":")[2]), timeout=30) as raw:
+            stream = raw.begin(QUERY)
+            raw.send(stream, frame(question), end=True)
+            # Until the first window is full: more comes only when the client makes room.
+            time.sleep(0.5)
+            if how == "the server stops":
+                assert server.process is not None
+                server.process.send_signal(signal.SIGTERM)
+            else:
+                raw.socket.sendall(struct.pack(">IBII", 8 << 8 | 7, 0, 0, 0) + b"\0\0\0\0")
+            time.sleep(0.5)
+            answered = raw.answer(stream)
+            assert answered.code == 0
+            assert len(pb.QueryResponse.FromString(bytes(answered.body[5:])).matches) == 50
+            assert is_closed_within(raw, 20)

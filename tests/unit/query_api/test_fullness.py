@@ -1,5 +1,6 @@
 """Bounds of an index, rates, and requests at a time, over REST."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,8 @@ import pytest
 from query_api.fullness import BoundOptions, Fullness
 from query_api.served import ServedIndex
 from query_api.shedding import RateOptions
-from schemas.operations import Upsert
+from schemas.errors import IndexFull, TooManyRequests
+from schemas.operations import Delete, DeleteNamespace, Upsert
 from tests.support.api_server import PATIENT, ApiServer
 
 OPTIONS = replace(PATIENT, bounds=BoundOptions(wait_seconds=20))
@@ -142,6 +144,13 @@ class Follower:
         return self.snapshot
 
 
+def index_of_ten(follower):
+    index = ServedIndex.__new__(ServedIndex)
+    index.spec = SimpleNamespace(name="i", partitions=1, settings=b'{"max_records":10}')
+    index.followers = (follower,)
+    return index
+
+
 @pytest.mark.asyncio
 async def test_what_others_append_while_an_upsert_waits_is_waited_for_too():
     """Nine records, replaced again and again, are nine: who comes while that is on its way is not sent away."""
@@ -152,14 +161,43 @@ async def test_what_others_append_while_an_upsert_waits_is_waited_for_too():
         if (end := next(others, None)) is not None:
             fullness.appended(index, 0, end, nine)
 
-    index = ServedIndex.__new__(ServedIndex)
-    index.spec = SimpleNamespace(name="i", partitions=1, settings=b'{"max_records":10}')
-    index.followers = (Follower(appended_meanwhile),)
+    index = index_of_ten(Follower(appended_meanwhile))
     fullness = Fullness(BoundOptions(wait_seconds=20))
     for end in (9, 18):
         fullness.appended(index, 0, end, nine)
     await fullness.check(index)
     assert index.followers[0].snapshot.next_offset == 27
+
+
+class StandingStill(Follower):
+    """Shows ten records, and nothing new for a moment."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.snapshot.live_rows = 10
+
+    async def reach(self, offset, *, until):
+        await asyncio.sleep(0.01)
+        return self.snapshot
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (Upsert("a", b"", None, b"{}"), IndexFull),
+        (Delete("a"), TooManyRequests),
+        (DeleteNamespace(False), TooManyRequests),
+    ],
+)
+async def test_index_that_is_shown_full_is_full_unless_a_delete_is_on_its_way(event, error):
+    """No upsert makes less of what is shown; what a delete leaves is known when it is shown."""
+    index, fullness = index_of_ten(StandingStill()), Fullness(BoundOptions(wait_seconds=0.1))
+    fullness.appended(index, 0, 1, [event])
+    with pytest.raises(error):
+        await fullness.check(index)
+    index.followers[0].snapshot = SimpleNamespace(lineage=0, next_offset=1, live_rows=9)
+    await fullness.check(index)
 
 
 def test_bound_holds_but_for_what_is_on_its_way_at_a_time(server, http):
