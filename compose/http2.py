@@ -21,6 +21,12 @@ __all__ = ["Http2Protocol", "http2_with"]
 
 # https://www.rfc-editor.org/rfc/rfc9113#section-7
 _NO_ERROR, _ENHANCE_YOUR_CALM = 0, 11
+# What zttp lets a connection have in its life is 4,096 requests and 256 that are broken off; then it fails, whatever is
+# under way. Before that the client is asked to go on with a new connection: while one request alone is under way, so
+# that it hears of it before it asks again, or at the latest when there is just room for what 128 at a time may bring.
+_REQUESTS_ALONE, _REQUESTS_MAX = 2_048, 3_900
+_RESETS_ALONE, _RESETS_MAX = 64, 100
+_LAST_STREAM_MAX = 2**31 - 1
 # Events by which a request goes on.
 _PROGRESS = (zttp.Request, zttp.Data, zttp.EndOfMessage)
 
@@ -38,6 +44,8 @@ class Http2Protocol(ZttpH2Protocol):
         # When a request last went on, and when the client last took something of an answer.
         self._since = self._taken_at = self.loop.time()
         self._unread_bytes = 0
+        self._requests = self._resets = 0
+        self._is_ending = False
         # Bytes read since the last frame that was whole; a head may come in many that are one to the parser.
         self._fruitless_bytes = 0
 
@@ -77,10 +85,29 @@ class Http2Protocol(ZttpH2Protocol):
         if not self.cycles and not self.conn.has_pending_send():
             self._taken_at = self.loop.time()
         super().handle_request(event)
+        self._requests += 1
+        is_alone = len(self.cycles) == 1
+        if self._requests >= (_REQUESTS_ALONE if is_alone else _REQUESTS_MAX) or (
+            is_alone and self._resets >= _RESETS_ALONE
+        ):
+            self._end()
         cycle = self.cycles.get(event.stream_id)
         if event.end_stream and cycle is not None:
             cycle.more_body = False
             cycle.message_event.set()
+
+    def handle_rst_stream(self, event: zttp.RstStream) -> None:
+        """Break a request off."""
+        super().handle_rst_stream(event)
+        self._resets += 1
+        if self._resets >= _RESETS_MAX:
+            self._end()
+
+    def shutdown(self) -> None:
+        """See `ZttpH2Protocol`; the client is told before the last request that is under way ends."""
+        self._end()
+        super().shutdown()
+        self.flush()
 
     def on_response_complete(self, stream_id: int) -> None:
         """Write the answer now that it is whole, before anything else is done for it; several at once go together."""
@@ -108,6 +135,15 @@ class Http2Protocol(ZttpH2Protocol):
             self.transport.abort()
         else:
             self._leave(_NO_ERROR)
+
+    def _end(self) -> None:
+        """Ask the client to begin nothing more here; what it began until it heard of it is served.
+
+        See https://www.rfc-editor.org/rfc/rfc9113#section-6.8: the client closes, or is closed when it is idle.
+        """
+        if not self._is_ending:
+            self._is_ending = True
+            self.conn.close(_NO_ERROR, _LAST_STREAM_MAX)
 
     def _close_connection(self) -> None:
         """Close, unless the client has yet to make room for what was answered: then when it has, or is overdue."""

@@ -240,6 +240,15 @@ def test_connections_carry_many_calls_at_once(client: GrpcClient) -> None:
     assert all(answer.result().usage.read_units == 1 for answer in answers)
 
 
+def test_a_channel_is_used_for_as_many_calls_as_one_likes(port: int) -> None:
+    """More than the HTTP/2 of one connection can count; none fails, also where the client repeats nothing."""
+    request = pb.QueryRequest(vector=[1, 2, 3, 4], top_k=1).SerializeToString()
+    with grpc.insecure_channel(f"localhost:{port}", options=(("grpc.enable_retries", 0),)) as channel:
+        method = channel.unary_unary(QUERY)
+        for _ in range(5_000):
+            assert method(request, timeout=300)
+
+
 @pytest.mark.parametrize("place", ["control", "index"])
 def test_health_is_told_on_every_port(server: ApiServer, port: int, place: str) -> None:
     """For the server and for its services; a service that nobody serves is not found, or unknown to who watches."""
