@@ -15,6 +15,17 @@ from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 from zttp import Event
 
 from compose.connections import Connections
+from compose.http2_frames import (
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEAD_BYTES,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Frames,
+    frame,
+)
 from compose.protocol import JoinedWrites
 
 __all__ = ["Http2Protocol", "http2_with"]
@@ -22,11 +33,21 @@ __all__ = ["Http2Protocol", "http2_with"]
 # https://www.rfc-editor.org/rfc/rfc9113#section-7
 _NO_ERROR, _ENHANCE_YOUR_CALM = 0, 11
 # What zttp lets a connection have in its life is 4,096 requests and 256 that are broken off; then it fails, whatever is
-# under way. Before that the client is asked to go on with a new connection: while one request alone is under way, so
-# that it hears of it before it asks again, or at the latest when there is just room for what 128 at a time may bring.
-_REQUESTS_ALONE, _REQUESTS_MAX = 2_048, 3_900
-_RESETS_ALONE, _RESETS_MAX = 64, 100
+# under way. From so many on, a new zttp takes over as soon as nothing is under way, and new requests wait for that for
+# a moment. At the latest, with just room for what 128 requests at a time may bring until it hears of it, the client is
+# asked to go on with a new connection; not all clients do that without failing calls.
+_REQUESTS_RENEWED, _REQUESTS_MAX = (2_048, 3_000), 3_900
+_RESETS_RENEWED, _RESETS_MAX = 64, 100
+_RENEWALS_MAX = 1_000
+_HOLD_SECONDS, _HOLD_BYTES_MAX = 0.1, 256 * 1024
 _LAST_STREAM_MAX = 2**31 - 1
+_WINDOW_BYTES = 65_535
+# So much of what a client sent zttp may not have granted anew yet.
+_UNGRANTED_BYTES_MAX = _WINDOW_BYTES // 2
+# https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2
+_HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
+# A request for `/`, by the static table.
+_SMALLEST_HEAD = b"\x83\x86\x84"
 # Events by which a request goes on.
 _PROGRESS = (zttp.Request, zttp.Data, zttp.EndOfMessage)
 
@@ -44,8 +65,11 @@ class Http2Protocol(ZttpH2Protocol):
         # When a request last went on, and when the client last took something of an answer.
         self._since = self._taken_at = self.loop.time()
         self._unread_bytes = 0
-        self._requests = self._resets = 0
-        self._is_ending = False
+        self._frames = Frames()
+        # The settings of the client, as they are now.
+        self._settings: dict[int, int] = {}
+        self._has_greeted = self._is_ending = False
+        self._requests = self._resets = self._renewals = 0
         # Bytes read since the last frame that was whole; a head may come in many that are one to the parser.
         self._fruitless_bytes = 0
 
@@ -63,12 +87,26 @@ class Http2Protocol(ZttpH2Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`; a head that does not end is refused before it is kept."""
-        self._fruitless_bytes += len(data)
-        super().data_received(data)
-        if self.shutdown_requested and not self.cycles:
-            self._close_connection()
+        if not self._frames.is_holding:
+            self._fruitless_bytes += len(data)
+        whole = self._frames.take(data)
+        if whole:
+            self._parse(whole)
+        if self._frames.is_holding:
+            self._renew()
+        if self._frames.held_bytes > _HOLD_BYTES_MAX:
+            self._go_on()
         if self._fruitless_bytes > self.bounds.limits.head_bytes_max and not self.transport.is_closing():
             self._leave(_ENHANCE_YOUR_CALM)
+
+    def flush(self) -> None:
+        """See `ZttpH2Protocol`; the first settings ask the client to refer to no head that it sent before."""
+        data = self.conn.data_to_send()
+        if data and not self._has_greeted:
+            self._has_greeted = True
+            data = _without_header_table(data)
+        if data:
+            self.transport.write(data)
 
     def events(self) -> Generator[Event]:
         """Yield the events that are there, and take note of progress."""
@@ -78,6 +116,8 @@ class Http2Protocol(ZttpH2Protocol):
                 self._since = self.loop.time()
             elif isinstance(event, zttp.WindowUpdate):
                 self._taken_at = self.loop.time()
+            elif isinstance(event, zttp.Settings):
+                self._settings.update(event.params)
             yield event
 
     def handle_request(self, event: zttp.Request) -> None:
@@ -86,11 +126,10 @@ class Http2Protocol(ZttpH2Protocol):
             self._taken_at = self.loop.time()
         super().handle_request(event)
         self._requests += 1
-        is_alone = len(self.cycles) == 1
-        if self._requests >= (_REQUESTS_ALONE if is_alone else _REQUESTS_MAX) or (
-            is_alone and self._resets >= _RESETS_ALONE
-        ):
+        if self._requests >= _REQUESTS_MAX:
             self._end()
+        elif self._requests in _REQUESTS_RENEWED:
+            self._hold()
         cycle = self.cycles.get(event.stream_id)
         if event.end_stream and cycle is not None:
             cycle.more_body = False
@@ -102,17 +141,15 @@ class Http2Protocol(ZttpH2Protocol):
         self._resets += 1
         if self._resets >= _RESETS_MAX:
             self._end()
-
-    def shutdown(self) -> None:
-        """See `ZttpH2Protocol`; the client is told before the last request that is under way ends."""
-        self._end()
-        super().shutdown()
-        self.flush()
+        elif self._resets == _RESETS_RENEWED:
+            self._hold()
 
     def on_response_complete(self, stream_id: int) -> None:
         """Write the answer now that it is whole, before anything else is done for it; several at once go together."""
         if len(self.cycles) == 1:
             self._joined.flush()
+            if self._frames.is_holding:
+                self.loop.call_soon(self._renew)
         super().on_response_complete(stream_id)
 
     def overdue(self, now: float) -> bool:
@@ -136,6 +173,35 @@ class Http2Protocol(ZttpH2Protocol):
         else:
             self._leave(_NO_ERROR)
 
+    def _parse(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.shutdown_requested and not self.cycles:
+            self._close_connection()
+
+    def _hold(self) -> None:
+        """Let new requests wait for a moment, so that those under way come to an end."""
+        if not self._frames.is_holding and self._frames.are_settings_taken and self._renewals < _RENEWALS_MAX:
+            self._frames.hold()
+            self.loop.call_later(_HOLD_SECONDS, self._go_on)
+
+    def _renew(self) -> None:
+        """Let a new zttp take over where nothing is under way, and go on."""
+        is_over = not self.cycles and self._frames.is_between_requests and not self.conn.has_pending_send()
+        if is_over and self._frames.is_holding and not self._is_ending and not self.transport.is_closing():
+            self.conn = _successor(self.conn, self._settings, self._frames.last_stream)
+            self._requests = self._resets = 0
+            self._renewals += 1
+            # What the old one had not granted yet; a little more does no harm.
+            grant = _UNGRANTED_BYTES_MAX.to_bytes(4, "big")
+            self.transport.write(frame(WINDOW_UPDATE, 0, 0, grant))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve what was held back."""
+        held = self._frames.release()
+        if held and not self.transport.is_closing():
+            self._parse(b"".join(held))
+
     def _end(self) -> None:
         """Ask the client to begin nothing more here; what it began until it heard of it is served.
 
@@ -155,6 +221,50 @@ class Http2Protocol(ZttpH2Protocol):
         self.conn.close(reason)
         self.flush()
         self.transport.close()
+
+
+def _without_header_table(greeting: bytes) -> bytes:
+    """Return the first frame of a server, its settings, with a header table of no bytes."""
+    settings = bytearray(greeting)
+    for at in range(FRAME_HEAD_BYTES, FRAME_HEAD_BYTES + int.from_bytes(greeting[:3], "big"), 6):
+        if int.from_bytes(settings[at : at + 2], "big") == _HEADER_TABLE_SIZE:
+            settings[at + 2 : at + 6] = bytes(4)
+    return bytes(settings)
+
+
+def _successor(old: zttp.H2Connection, settings: dict[int, int], last_stream: int) -> zttp.H2Connection:
+    """Return what stands where `old` stands between two requests, and has counted none.
+
+    It is told what it would know: the client's settings, its last request, and the window that is left for answers. The
+    client's heads refer to no earlier ones, by the server's settings, nor do those of zttp.
+    """
+    window = old.send_window
+    spent = max(0, _WINDOW_BYTES - window)
+    told = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in settings.items())
+    frames = [
+        PREFACE,
+        frame(SETTINGS, 0, 0, told),
+        frame(HEADERS, END_HEADERS | END_STREAM, last_stream, _SMALLEST_HEAD),
+    ]
+    if (missing := spent - settings.get(_INITIAL_WINDOW_SIZE, _WINDOW_BYTES)) > 0:
+        frames.append(frame(WINDOW_UPDATE, 0, last_stream, missing.to_bytes(4, "big")))
+    if window > _WINDOW_BYTES:
+        frames.append(frame(WINDOW_UPDATE, 0, 0, (window - _WINDOW_BYTES).to_bytes(4, "big")))
+    made: zttp.H2Connection = zttp.Connection(zttp.SERVER, protocol=zttp.HTTP2)
+    made.initiate_connection()
+    made.receive_data(b"".join(frames))
+    while made.next_event() is not zttp.NEED_DATA:
+        continue
+    stream = made.stream(last_stream)
+    stream.send_response(200, [])
+    if spent:
+        stream.send_data(bytes(spent))
+    stream.end_message()
+    # Nobody hears of this.
+    made.data_to_send()
+    assert made.send_window == window
+    assert not made.has_pending_send()
+    return made
 
 
 def http2_with(connections: Connections) -> type[Http2Protocol]:

@@ -86,7 +86,9 @@ class RawHttp2:
                 raise ConnectionError("closed")
             for event in self.h2.receive_data(data):
                 self._take(event, stream, answered)
-            self._flush()
+            if not answered.is_over:
+                # Else the server may be gone, and what is left to say goes with the next request.
+                self._flush()
         return answered
 
     def call(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> Answered:
