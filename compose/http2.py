@@ -52,8 +52,104 @@ _SMALLEST_HEAD = b"\x83\x86\x84"
 _PROGRESS = (zttp.Request, zttp.Data, zttp.EndOfMessage)
 
 
-class Http2Protocol(ZttpH2Protocol):
-    """uvicorn's protocol over joined writes, on a connection that does not wait for its client for ever.
+class RenewedProtocol(ZttpH2Protocol):
+    """uvicorn's protocol with parsers that take over from each other, so that their count of requests has no end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._frames = Frames()
+        # The settings of the client, as they are now.
+        self._settings: dict[int, int] = {}
+        self._has_greeted = self._is_ending = False
+        # Of the parser; and how many there were before it.
+        self._requests = self._resets = self._renewals = 0
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        whole = self._frames.take(data)
+        if whole:
+            super().data_received(whole)
+        if self._frames.is_holding:
+            self._renew()
+        if self._frames.held_bytes > _HOLD_BYTES_MAX:
+            self._go_on()
+
+    def flush(self) -> None:
+        """See `ZttpH2Protocol`; the first settings ask the client to refer to no head that it sent before."""
+        data = self.conn.data_to_send()
+        if data and not self._has_greeted:
+            self._has_greeted = True
+            data = _without_header_table(data)
+        if data:
+            self.transport.write(data)
+
+    def events(self) -> Generator[Event]:
+        """Yield the events that are there, and take note of settings."""
+        for event in super().events():
+            if isinstance(event, zttp.Settings):
+                self._settings.update(event.params)
+            yield event
+
+    def handle_request(self, event: zttp.Request) -> None:
+        """Begin a request."""
+        super().handle_request(event)
+        self._requests += 1
+        if self._requests >= _REQUESTS_MAX:
+            self._end()
+        elif self._requests in _REQUESTS_RENEWED:
+            self._hold()
+
+    def handle_rst_stream(self, event: zttp.RstStream) -> None:
+        """Break a request off."""
+        super().handle_rst_stream(event)
+        self._resets += 1
+        if self._resets >= _RESETS_MAX:
+            self._end()
+        elif self._resets == _RESETS_RENEWED:
+            self._hold()
+
+    def on_response_complete(self, stream_id: int) -> None:
+        """End a request."""
+        super().on_response_complete(stream_id)
+        if self._frames.is_holding and not self.cycles:
+            self.loop.call_soon(self._renew)
+
+    def _hold(self) -> None:
+        """Let new requests wait for a moment, so that those under way come to an end."""
+        if not self._frames.is_holding and self._frames.are_settings_taken and self._renewals < _RENEWALS_MAX:
+            self._frames.hold()
+            self.loop.call_later(_HOLD_SECONDS, self._go_on)
+
+    def _renew(self) -> None:
+        """Let a new parser take over where nothing is under way, and go on."""
+        is_over = not self.cycles and self._frames.is_between_requests and not self.conn.has_pending_send()
+        if is_over and self._frames.is_holding and not self._is_ending and not self.transport.is_closing():
+            self.conn = _successor(self.conn, self._settings, self._frames.last_stream)
+            self._requests = self._resets = 0
+            self._renewals += 1
+            # What the old one had not granted yet; a little more does no harm.
+            grant = _UNGRANTED_BYTES_MAX.to_bytes(4, "big")
+            self.transport.write(frame(WINDOW_UPDATE, 0, 0, grant))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve what was held back."""
+        held = self._frames.release()
+        if held and not self.transport.is_closing():
+            super().data_received(b"".join(held))
+
+    def _end(self) -> None:
+        """Ask the client to begin nothing more here; what it began until it heard of it is served.
+
+        See https://www.rfc-editor.org/rfc/rfc9113#section-6.8: the client closes, or is closed when it is idle.
+        """
+        if not self._is_ending:
+            self._is_ending = True
+            self.conn.close(_NO_ERROR, _LAST_STREAM_MAX)
+
+
+class Http2Protocol(RenewedProtocol):
+    """The same over joined writes, on a connection that does not wait for its client for ever.
 
     A request whose head is all of it is served as well.
     """
@@ -65,11 +161,6 @@ class Http2Protocol(ZttpH2Protocol):
         # When a request last went on, and when the client last took something of an answer.
         self._since = self._taken_at = self.loop.time()
         self._unread_bytes = 0
-        self._frames = Frames()
-        # The settings of the client, as they are now.
-        self._settings: dict[int, int] = {}
-        self._has_greeted = self._is_ending = False
-        self._requests = self._resets = self._renewals = 0
         # Bytes read since the last frame that was whole; a head may come in many that are one to the parser.
         self._fruitless_bytes = 0
 
@@ -89,24 +180,11 @@ class Http2Protocol(ZttpH2Protocol):
         """See `asyncio.Protocol`; a head that does not end is refused before it is kept."""
         if not self._frames.is_holding:
             self._fruitless_bytes += len(data)
-        whole = self._frames.take(data)
-        if whole:
-            self._parse(whole)
-        if self._frames.is_holding:
-            self._renew()
-        if self._frames.held_bytes > _HOLD_BYTES_MAX:
-            self._go_on()
+        super().data_received(data)
+        if self.shutdown_requested and not self.cycles:
+            self._close_connection()
         if self._fruitless_bytes > self.bounds.limits.head_bytes_max and not self.transport.is_closing():
             self._leave(_ENHANCE_YOUR_CALM)
-
-    def flush(self) -> None:
-        """See `ZttpH2Protocol`; the first settings ask the client to refer to no head that it sent before."""
-        data = self.conn.data_to_send()
-        if data and not self._has_greeted:
-            self._has_greeted = True
-            data = _without_header_table(data)
-        if data:
-            self.transport.write(data)
 
     def events(self) -> Generator[Event]:
         """Yield the events that are there, and take note of progress."""
@@ -116,8 +194,6 @@ class Http2Protocol(ZttpH2Protocol):
                 self._since = self.loop.time()
             elif isinstance(event, zttp.WindowUpdate):
                 self._taken_at = self.loop.time()
-            elif isinstance(event, zttp.Settings):
-                self._settings.update(event.params)
             yield event
 
     def handle_request(self, event: zttp.Request) -> None:
@@ -125,31 +201,15 @@ class Http2Protocol(ZttpH2Protocol):
         if not self.cycles and not self.conn.has_pending_send():
             self._taken_at = self.loop.time()
         super().handle_request(event)
-        self._requests += 1
-        if self._requests >= _REQUESTS_MAX:
-            self._end()
-        elif self._requests in _REQUESTS_RENEWED:
-            self._hold()
         cycle = self.cycles.get(event.stream_id)
         if event.end_stream and cycle is not None:
             cycle.more_body = False
             cycle.message_event.set()
 
-    def handle_rst_stream(self, event: zttp.RstStream) -> None:
-        """Break a request off."""
-        super().handle_rst_stream(event)
-        self._resets += 1
-        if self._resets >= _RESETS_MAX:
-            self._end()
-        elif self._resets == _RESETS_RENEWED:
-            self._hold()
-
     def on_response_complete(self, stream_id: int) -> None:
         """Write the answer now that it is whole, before anything else is done for it; several at once go together."""
         if len(self.cycles) == 1:
             self._joined.flush()
-            if self._frames.is_holding:
-                self.loop.call_soon(self._renew)
         super().on_response_complete(stream_id)
 
     def overdue(self, now: float) -> bool:
@@ -172,44 +232,6 @@ class Http2Protocol(ZttpH2Protocol):
             self.transport.abort()
         else:
             self._leave(_NO_ERROR)
-
-    def _parse(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.shutdown_requested and not self.cycles:
-            self._close_connection()
-
-    def _hold(self) -> None:
-        """Let new requests wait for a moment, so that those under way come to an end."""
-        if not self._frames.is_holding and self._frames.are_settings_taken and self._renewals < _RENEWALS_MAX:
-            self._frames.hold()
-            self.loop.call_later(_HOLD_SECONDS, self._go_on)
-
-    def _renew(self) -> None:
-        """Let a new zttp take over where nothing is under way, and go on."""
-        is_over = not self.cycles and self._frames.is_between_requests and not self.conn.has_pending_send()
-        if is_over and self._frames.is_holding and not self._is_ending and not self.transport.is_closing():
-            self.conn = _successor(self.conn, self._settings, self._frames.last_stream)
-            self._requests = self._resets = 0
-            self._renewals += 1
-            # What the old one had not granted yet; a little more does no harm.
-            grant = _UNGRANTED_BYTES_MAX.to_bytes(4, "big")
-            self.transport.write(frame(WINDOW_UPDATE, 0, 0, grant))
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Serve what was held back."""
-        held = self._frames.release()
-        if held and not self.transport.is_closing():
-            self._parse(b"".join(held))
-
-    def _end(self) -> None:
-        """Ask the client to begin nothing more here; what it began until it heard of it is served.
-
-        See https://www.rfc-editor.org/rfc/rfc9113#section-6.8: the client closes, or is closed when it is idle.
-        """
-        if not self._is_ending:
-            self._is_ending = True
-            self.conn.close(_NO_ERROR, _LAST_STREAM_MAX)
 
     def _close_connection(self) -> None:
         """Close, unless the client has yet to make room for what was answered: then when it has, or is overdue."""

@@ -6,7 +6,7 @@ Sections, of F fields and S distinct strings (per field; those of a list stand f
 - `filter_field_ends` uint64 [F + 1], `filter_field_data`: names of fields in byte order.
 - `filter_field_strings`, `filter_field_numbers` uint32 [F + 1]: where the strings and numbers of each field begin.
 - `filter_left_out_ends` uint64, `filter_left_out_data`: names, in byte order, of fields that have no column, since no
-  schema makes them filterable.
+  schema makes them filterable. Without these sections all have one.
 - `filter_hashes` uint64 [S]: by field ascending; no two strings of a field have the same.
 - `filter_starts` uint32 [3 F + S + 1], `filter_postings` uint32: postings of rows that have a field, rows where it is
   false, rows where it is true, F of each, and of strings. A posting lists ascending rows; where that would be as long
@@ -206,6 +206,8 @@ class SegmentColumns:
 
 
 def _left_out(container: Container) -> frozenset[bytes]:
+    if not any(name.startswith("filter_left_out_") for name in container):
+        return frozenset()
     ends, data = container.column("filter_left_out_ends", "<u8"), container.blob("filter_left_out_data")
     is_sound = _ascends(ends.astype(np.int64), len(data))
     names = list(NameColumn(ends, data)) if is_sound else []

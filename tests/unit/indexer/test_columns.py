@@ -174,6 +174,10 @@ def test_fields_that_are_not_filterable_have_no_columns_and_are_named():
         damage = {"filter_left_out_ends": np.array(ends, np.uint64), "filter_left_out_data": data}
         with pytest.raises(CorruptData):
             opened(documents, changed={**sections, **damage})
+    for missing in ("filter_left_out_ends", "filter_left_out_data"):
+        left = {name: section for name, section in sections.items() if name != missing}
+        with pytest.raises(CorruptData):
+            SegmentColumns(Container(memoryview(b"".join(pack(left, rows=12)))), 12, documents.__getitem__)
 
 
 _SOUND = [orjson.dumps({"s": f"s{row % 3}", "u": f"unique {row}", "n": row, "b": row % 2 == 0}) for row in range(100)]
