@@ -7,9 +7,10 @@ ASGI with trailers (https://asgi.readthedocs.io/en/latest/extensions.html#http-t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, ClassVar
 
+import structlog
 import zttp
 from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 from zttp import Event
@@ -30,6 +31,7 @@ from compose.protocol import JoinedWrites
 
 __all__ = ["Http2Protocol", "http2_with"]
 
+_log = structlog.get_logger(__name__)
 # https://www.rfc-editor.org/rfc/rfc9113#section-7
 _NO_ERROR, _ENHANCE_YOUR_CALM = 0, 11
 # What zttp lets a connection have in its life is 4,096 requests and 256 that are broken off; then it fails, whatever is
@@ -46,6 +48,7 @@ _WINDOW_BYTES = 65_535
 _UNGRANTED_BYTES_MAX = _WINDOW_BYTES // 2
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2
 _HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
+_KNOWN_SETTINGS = frozenset({1, 2, 3, 4, 5, 6, 8})
 # A request for `/`, by the static table.
 _SMALLEST_HEAD = b"\x83\x86\x84"
 # Events by which a request goes on.
@@ -61,6 +64,8 @@ class RenewedProtocol(ZttpH2Protocol):
         # The settings of the client, as they are now.
         self._settings: dict[int, int] = {}
         self._has_greeted = self._is_ending = False
+        # Calls of the program; those of requests that were broken off go on for a while.
+        self._running = 0
         # Of the parser; and how many there were before it.
         self._requests = self._resets = self._renewals = 0
 
@@ -69,6 +74,8 @@ class RenewedProtocol(ZttpH2Protocol):
         whole = self._frames.take(data)
         if whole:
             super().data_received(whole)
+        else:
+            self._put_off_idleness()
         if self._frames.is_holding:
             self._renew()
         if self._frames.held_bytes > _HOLD_BYTES_MAX:
@@ -87,12 +94,15 @@ class RenewedProtocol(ZttpH2Protocol):
         """Yield the events that are there, and take note of settings."""
         for event in super().events():
             if isinstance(event, zttp.Settings):
-                self._settings.update(event.params)
+                self._settings |= {key: value for key, value in event.params if key in _KNOWN_SETTINGS}
+            elif isinstance(event, zttp.RstStream):
+                self._frames.forget(event.stream_id)
             yield event
 
     def handle_request(self, event: zttp.Request) -> None:
         """Begin a request."""
         super().handle_request(event)
+        self._running += 1
         self._requests += 1
         if self._requests >= _REQUESTS_MAX:
             self._end()
@@ -111,18 +121,19 @@ class RenewedProtocol(ZttpH2Protocol):
     def on_response_complete(self, stream_id: int) -> None:
         """End a request."""
         super().on_response_complete(stream_id)
-        if self._frames.is_holding and not self.cycles:
-            self.loop.call_soon(self._renew)
+        self._running -= 1
+        if self._frames.is_holding and not self._running:
+            self.loop.call_soon(self._carefully, self._renew)
 
     def _hold(self) -> None:
         """Let new requests wait for a moment, so that those under way come to an end."""
         if not self._frames.is_holding and self._frames.are_settings_taken and self._renewals < _RENEWALS_MAX:
             self._frames.hold()
-            self.loop.call_later(_HOLD_SECONDS, self._go_on)
+            self.loop.call_later(_HOLD_SECONDS, self._carefully, self._go_on)
 
     def _renew(self) -> None:
         """Let a new parser take over where nothing is under way, and go on."""
-        is_over = not self.cycles and self._frames.is_between_requests and not self.conn.has_pending_send()
+        is_over = not self._running and self._frames.is_between_requests and not self.conn.has_pending_send()
         if is_over and self._frames.is_holding and not self._is_ending and not self.transport.is_closing():
             self.conn = _successor(self.conn, self._settings, self._frames.last_stream)
             self._requests = self._resets = 0
@@ -137,6 +148,22 @@ class RenewedProtocol(ZttpH2Protocol):
         held = self._frames.release()
         if held and not self.transport.is_closing():
             super().data_received(b"".join(held))
+
+    def _carefully(self, step: Callable[[], None]) -> None:
+        """Do what is to be done later as the event loop does what it reads: a failure ends the connection."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits on this connection for ever
+            _log.error("connection.failed", error=repr(error), exc_info=error)
+            self.transport.abort()
+
+    def _put_off_idleness(self) -> None:
+        """Begin to count anew how long nothing was said."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _end(self) -> None:
         """Ask the client to begin nothing more here; what it began until it heard of it is served.

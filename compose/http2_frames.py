@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, HEADERS, _RST_STREAM, SETTINGS, WINDOW_UPDATE = 0, 1, 3, 4, 8
+_DATA, HEADERS, _RST_STREAM, SETTINGS, _GOAWAY, WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 7, 8, 9
 _ACK = END_STREAM = 1
 END_HEADERS = 4
 FRAME_HEAD_BYTES = 9
@@ -43,8 +43,9 @@ class Frames:
         self._rest = b""
         self._preface_bytes = len(PREFACE)
         self._is_broken = False
-        # Requests that the client has begun and not ended.
+        # Requests that the client has begun and not ended, and whether a head is under way.
         self._open: set[int] = set()
+        self._is_in_head = False
         self._held: list[bytes] | None = None
         self.held_bytes = 0
         self.last_stream = 0
@@ -53,7 +54,7 @@ class Frames:
     @property
     def is_between_requests(self) -> bool:
         """Whether every request that was let through came to its end, as did every frame."""
-        return not self._open and not self._is_broken
+        return not self._open and not self._is_in_head and not self._is_broken
 
     def take(self, data: bytes) -> bytes:
         """Return what can be parsed now, perhaps nothing."""
@@ -71,7 +72,7 @@ class Frames:
                 return b"".join([*parts, *self.release(), data[begin:]])
             if end > len(data):
                 break
-            if self._is_held(data[at + 3], data[at + 4], int.from_bytes(data[at + 5 : at + 9], "big")):
+            if self._is_held(data[at + 3], data[at + 4], _stream_of(data, at)):
                 assert self._held is not None
                 parts.append(data[begin:at])
                 self._held.append(data[at:end])
@@ -95,16 +96,23 @@ class Frames:
         held, self._held = self._held or [], None
         self.held_bytes = 0
         for each in held:
-            self._note(each[3], each[4], int.from_bytes(each[5:9], "big"))
+            self._note(each[3], each[4], _stream_of(each, 0))
         return held
 
+    def forget(self, stream: int) -> None:
+        """Take note that a request was broken off: its client need not end it."""
+        self._open.discard(stream)
+
     def _is_held(self, kind: int, flags: int, stream: int) -> bool:
-        if self._held is not None and stream > self.last_stream:
+        # A goodbye does not overtake what was begun before it.
+        if self._held is not None and (stream > self.last_stream or kind == _GOAWAY):
             return True
         self._note(kind, flags, stream)
         return False
 
     def _note(self, kind: int, flags: int, stream: int) -> None:
+        if kind in (HEADERS, _CONTINUATION):
+            self._is_in_head = not flags & END_HEADERS
         if kind == HEADERS:
             if stream > self.last_stream:
                 self.last_stream = stream
@@ -115,3 +123,7 @@ class Frames:
             self._open.discard(stream)
         elif kind == SETTINGS and flags & _ACK:
             self.are_settings_taken = True
+
+
+def _stream_of(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFF_FFFF

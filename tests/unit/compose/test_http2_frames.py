@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compose.http2_frames import END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, Frames, frame
 
-DATA, RST_STREAM, PING = 0, 3, 6
+DATA, RST_STREAM, PING, GOAWAY, CONTINUATION = 0, 3, 6, 7, 9
 FRAMES = st.lists(
     st.builds(
         frame,
@@ -51,7 +51,7 @@ def test_frames_of_new_requests_are_held_and_all_others_pass(before, after, plac
 
 
 def test_a_request_is_open_from_its_head_to_its_end():
-    """By a head, by data, by trailers or by being broken off."""
+    """By a head, by data, by trailers or by being broken off, whoever does that."""
     found = Frames()
     found.take(PREFACE)
     for stream, end in ((1, DATA), (3, HEADERS), (5, RST_STREAM)):
@@ -59,11 +59,27 @@ def test_a_request_is_open_from_its_head_to_its_end():
         assert not found.is_between_requests
         found.take(frame(DATA, 0, stream, b"x"))
         assert not found.is_between_requests
-        found.take(frame(end, END_STREAM, stream, b""))
+        found.take(frame(end, END_HEADERS | END_STREAM, stream, b""))
         assert found.is_between_requests
-    found.take(frame(HEADERS, END_HEADERS | END_STREAM, 7, b""))
+    # With the bit that means nothing.
+    found.take(frame(HEADERS, END_STREAM, 2**31 + 7, b""))
+    assert not found.is_between_requests, "its head goes on"
+    found.take(frame(CONTINUATION, END_HEADERS, 7, b""))
     assert found.is_between_requests
     assert found.last_stream == 7
+    found.take(frame(HEADERS, END_HEADERS, 9, b""))
+    found.forget(9)
+    assert found.is_between_requests
+
+
+def test_a_goodbye_does_not_overtake_what_is_held():
+    """The client closes after it; what it began before is to be served."""
+    found = Frames()
+    found.take(PREFACE)
+    found.hold()
+    sent = [frame(HEADERS, END_HEADERS, 1, b""), frame(GOAWAY, 0, 0, bytes(8))]
+    assert found.take(b"".join(sent)) == b""
+    assert found.release() == sent
 
 
 def test_settings_are_taken_when_they_are_confirmed():

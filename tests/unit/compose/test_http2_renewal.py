@@ -19,12 +19,15 @@ from compose.connections import ConnectionLimits, Connections
 from compose.first_bytes import first_bytes_with
 from compose.http2_frames import END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame
 
-GOAWAY = 7
+RST_STREAM, GOAWAY = 3, 7
 INITIAL_WINDOW = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
 
 
 async def program(scope, receive, send):
-    """Answer `/<bytes>/<parts>` with so many bytes in so many parts, in which the length of the body stands first."""
+    """Answer `/<bytes>/<parts>` with so many bytes in so many parts, in which the length of the body stands first.
+
+    More parts than bytes: only after so many tenths of a millisecond.
+    """
     size, parts = map(int, scope["path"].strip("/").split("/"))
     got = 0
     while (message := await receive())["type"] == "http.request":
@@ -32,8 +35,10 @@ async def program(scope, receive, send):
         if not message["more_body"]:
             break
     answer = got.to_bytes(8, "big") + bytes(size)
+    if parts > size:
+        await asyncio.sleep(parts / 10_000)
     await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
-    step = -(-len(answer) // parts)
+    step = max(1, -(-len(answer) // parts))
     for at in range(0, len(answer), step):
         await asyncio.sleep(0)
         body = {"body": answer[at : at + step], "more_body": at + step < len(answer)}
@@ -157,9 +162,7 @@ async def test_client_is_told_in_time_where_nothing_else_helps(monkeypatch):
     """It may go on until it has heard of it, and what it began is answered."""
     monkeypatch.setattr(http2, "_REQUESTS_RENEWED", ())
     monkeypatch.setattr(http2, "_REQUESTS_MAX", 20)
-    lines = [(":method", "POST"), (":scheme", "http"), (":path", "/0/1"), (":authority", "x"), ("te", "trailers")]
-    head = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*line) for line in lines])
-    begun = [frame(HEADERS, END_HEADERS | END_STREAM, stream, head) for stream in range(1, 51, 2)]
+    begun = [head for _, head in heads(range(1, 51, 2), "/0/1")]
     async with serving() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + b"".join(begun))
@@ -171,3 +174,34 @@ async def test_client_is_told_in_time_where_nothing_else_helps(monkeypatch):
         writer.close()
         await writer.wait_closed()
     assert [payload for kind, _, payload in found if kind == GOAWAY] == [b"\x7f\xff\xff\xff\0\0\0\0"]
+
+
+@pytest.mark.asyncio
+async def test_requests_that_are_broken_off_at_once_do_not_pile_up():
+    """A new parser takes over only when the calls of broken off requests have ended, too."""
+    begin = 1
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + frame(SETTINGS, 1, 0, b""))
+        peak = 0
+        for _ in range(40):
+            if writer.is_closing():
+                break
+            streams, begin = range(begin, begin + 128, 2), begin + 128
+            pairs = [begun + frame(RST_STREAM, 0, stream, bytes(4)) for stream, begun in heads(streams, "/0/30000")]
+            writer.write(b"".join(pairs))
+            await asyncio.sleep(0.02)
+            peak = max(peak, len([task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]))
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    assert 0 < peak < 300
+    assert reader
+
+
+def heads(streams, path):
+    """Yield streams, and whole requests for `path` that refer to no other."""
+    lines = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"), ("te", "trailers")]
+    head = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*line) for line in lines])
+    for stream in streams:
+        yield stream, frame(HEADERS, END_HEADERS | END_STREAM, stream, head)
