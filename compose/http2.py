@@ -33,7 +33,7 @@ __all__ = ["Http2Protocol", "http2_with"]
 
 _log = structlog.get_logger(__name__)
 # https://www.rfc-editor.org/rfc/rfc9113#section-7
-_NO_ERROR, _ENHANCE_YOUR_CALM = 0, 11
+_NO_ERROR, _PROTOCOL_ERROR, _ENHANCE_YOUR_CALM = 0, 1, 11
 # What zttp lets a connection have in its life is 4,096 requests and 256 that are broken off; then it fails, whatever is
 # under way. From so many on, a new zttp takes over as soon as nothing is under way, and new requests wait for that for
 # a moment. At the latest, with just room for what 128 requests at a time may bring until it hears of it, the client is
@@ -100,7 +100,11 @@ class RenewedProtocol(ZttpH2Protocol):
             yield event
 
     def handle_request(self, event: zttp.Request) -> None:
-        """Begin a request."""
+        """Begin a request, unless its path or method is no text."""
+        if not (event.target.isascii() and event.method.isascii()):
+            self.conn.stream(event.stream_id).reset(_PROTOCOL_ERROR)
+            self._frames.forget(event.stream_id)
+            return
         super().handle_request(event)
         self._running += 1
         self._requests += 1

@@ -91,6 +91,19 @@ def test_a_call_in_slow_pieces_is_served(port: int) -> None:
         assert raw.answer(stream).code == 0
 
 
+@pytest.mark.parametrize("line", [(":path", b"/\xff"), (":method", b"G\xff"), (":path", b"/a?\xc3\xa9")])
+def test_a_head_that_is_no_text_breaks_its_own_call_off(server: Freshet, port: int, line: tuple[str, bytes]) -> None:
+    """As the protocol says of malformed requests; others on the connection are served, and nothing is our failure."""
+    with RawHttp2(port) as raw:
+        lines = {":method": b"POST", ":scheme": b"http", ":path": QUERY.encode(), ":authority": b"x", **dict([line])}
+        stream = raw.h2.get_next_available_stream_id()
+        raw.h2.send_headers(stream, [(name.encode(), value) for name, value in lines.items()], end_stream=True)
+        raw.socket.sendall(raw.h2.data_to_send())
+        assert raw.answer(stream).reset == 1
+        assert raw.call(QUERY, frame(pb.QueryRequest(id="r1", top_k=1).SerializeToString())).code == 0
+    assert "Traceback" not in server.log_text
+
+
 def test_a_head_without_end_is_refused(server: Freshet, port: int) -> None:
     """Neither one that goes on in ever more frames, nor its bytes, are kept."""
     before = memory(server)
