@@ -27,6 +27,7 @@ from schemas.operations import Delete, DeleteNamespace, DeleteWhere, Upsert
 __all__ = ["BoundOptions", "Fullness"]
 
 _RETRY_SECONDS = 1.0
+_DELETES = (Delete, DeleteWhere, DeleteNamespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class Fullness:
         if self.bounds(index.spec) == (0, 0):
             return
         upserts = [event for event in events if isinstance(event, Upsert)]
-        deletes = any(isinstance(event, Delete | DeleteWhere | DeleteNamespace) for event in events)
+        deletes = any(isinstance(event, _DELETES) for event in events)
         if upserts or deletes:
             size = sum(event.size_bytes for event in upserts)
             self._of(index)[partition].appended(_Batch(next_offset, len(upserts), size, deletes))

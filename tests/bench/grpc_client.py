@@ -10,11 +10,12 @@ import struct
 
 import hpack
 
+from compose.http2_frames import END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, frame
+
 __all__ = ["GrpcConnection"]
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
+_DATA, _RST, _PING, _GOAWAY = 0, 3, 6, 7
+_ACK = 1
 _WIDE = 2**30
 _FRAME_BYTES = 16_384
 _READ_BYTES = 1 << 18
@@ -41,7 +42,7 @@ class GrpcConnection:
         stream, self._stream = self._stream, self._stream + 2
         self._stream_window = self._first_window
         body = b"\0" + len(message).to_bytes(4, "big") + message
-        parts = [_frame(_HEADERS, _END_HEADERS, stream, self._head(method))]
+        parts = [frame(HEADERS, END_HEADERS, stream, self._head(method))]
         at = 0
         while at < len(body):
             room = min(_FRAME_BYTES, self._window, self._stream_window, len(body) - at)
@@ -51,7 +52,7 @@ class GrpcConnection:
                 await self._next(stream)
                 continue
             end = at + room == len(body)
-            parts.append(_frame(_DATA, _END_STREAM if end else 0, stream, body[at : at + room]))
+            parts.append(frame(_DATA, END_STREAM if end else 0, stream, body[at : at + room]))
             self._window -= room
             self._stream_window -= room
             at += room
@@ -66,7 +67,7 @@ class GrpcConnection:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 22)
         settings = struct.pack(">HI", 4, _WIDE)
         grown = struct.pack(">I", _WIDE)
-        self._writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, grown))
+        self._writer.write(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, grown))
 
     def _head(self, method: str) -> bytes:
         """Return the encoded head of a call; it refers to nothing that was said before."""
@@ -92,7 +93,7 @@ class GrpcConnection:
                 continue
             if kind == _DATA:
                 data.append(payload)
-            if kind == _RST or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
+            if kind == _RST or (kind in (_DATA, HEADERS) and flags & END_STREAM):
                 break
         body = b"".join(data)
         if not body or len(body) != 5 + int.from_bytes(body[1:5], "big"):
@@ -109,16 +110,16 @@ class GrpcConnection:
         end = 9 + int.from_bytes(head[:3], "big")
         await self._fill(end)
         payload, self._unread = self._unread[9:end], self._unread[end:]
-        if kind == _WINDOW_UPDATE:
+        if kind == WINDOW_UPDATE:
             grown = int.from_bytes(payload, "big")
             if place == 0:
                 self._window += grown
             elif place == stream:
                 self._stream_window += grown
-        elif kind == _SETTINGS and not flags & _ACK:
-            self._writer.write(_frame(_SETTINGS, _ACK, 0, b""))
+        elif kind == SETTINGS and not flags & _ACK:
+            self._writer.write(frame(SETTINGS, _ACK, 0, b""))
         elif kind == _PING and not flags & _ACK:
-            self._writer.write(_frame(_PING, _ACK, 0, payload))
+            self._writer.write(frame(_PING, _ACK, 0, payload))
         elif kind == _GOAWAY:
             raise RuntimeError(f"The server closed the connection: {payload!r}")
         return kind, flags, place, payload
@@ -131,7 +132,3 @@ class GrpcConnection:
             if not data:
                 raise ConnectionError("The server closed the connection within a frame")
             self._unread += data
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload

@@ -17,6 +17,7 @@ import pytest
 
 from query_api.grpc import health_pb2, reflection_pb2
 from query_api.grpc import vector_service_pb2 as pb
+from query_api.grpc.exchange import timeout_of
 from query_api.grpc.frames import frame
 from query_api.writes import WriteOptions
 from schemas.limits import APPEND_BYTES_MAX
@@ -94,6 +95,12 @@ def test_a_deadline_far_away_changes_nothing(port: int, timeout: str) -> None:
     request = pb.QueryRequest(vector=[1, 2, 3, 4], top_k=1).SerializeToString()
     with RawHttp2(port) as raw:
         assert raw.call(QUERY, frame(request), {"grpc-timeout": timeout}).code == 0
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(b"99999999n", 0.099999999), (b"1000000u", 1.0), (b"2M", 120.0)])
+def test_a_deadline_is_read_in_its_unit(timeout: bytes, seconds: float) -> None:
+    """Those that are too near to be waited for, too."""
+    assert timeout_of({b"grpc-timeout": timeout}) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate, grpc.Compression.NoCompression])

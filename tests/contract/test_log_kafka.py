@@ -23,7 +23,7 @@ _MIB = 1024 * 1024
 # What the log promises while the broker is away and after it is back, with room for a busy machine.
 _UNAVAILABLE_SECONDS = 2.0
 _RECOVERED_SECONDS = 5.0
-_ROOM_SECONDS = 10.0
+_ROOM_SECONDS = 1.5
 
 
 class TestKafkaLog(LogContract):
